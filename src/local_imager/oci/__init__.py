@@ -1,0 +1,1 @@
+"""OCI images, layouts and registries; knows nothing of Talos."""

@@ -1,0 +1,1 @@
+"""Asset names, version rules and the pure planning of imager profiles."""
