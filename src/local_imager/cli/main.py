@@ -1,0 +1,177 @@
+"""The ``local-imager`` command: lazy groups, global options and the error boundary.
+
+A command's module is imported only when that command runs, so ``--help`` and the light commands
+stay quick. Every :class:`LocalImagerError` ends here as text (or JSON) and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import click
+
+from local_imager import __version__
+from local_imager.errors import ExitCode, InputError, LocalImagerError
+
+if TYPE_CHECKING:
+    from local_imager.cli.progress import Style
+
+# name -> (module:attribute, help line). The line is repeated here so that --help imports nothing.
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "build": ("build:build", "Build assets of a schematic and export them."),
+    "plan": ("plan:plan", "Show what a build would do; needs no engine."),
+    "schematic": ("schematic:schematic", "Work with schematics: id, lint, diff, init, …"),
+    "sources": ("sources:sources", "Fetch, list and verify source images."),
+    "versions": ("sources:versions", "List the Talos versions that can be built."),
+    "extensions": ("sources:extensions", "List a version's official extensions."),
+    "overlays": ("sources:overlays", "List a version's overlays."),
+    "store": ("store:store", "Look into and clean the content-addressed store."),
+    "secureboot": ("secureboot:secureboot", "Make secure boot signing keys."),
+    "boot-test": ("boot:boot_test", "Boot a built file in QEMU and read its console."),
+    "doctor": ("doctor:doctor", "Say what this host can and cannot do."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table, which follows the user's way of work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command, or None when there is no such name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"local_imager.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help table without importing any command."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Name the nearest command when one is mistyped."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            raise InputError(f"there is no command {name!r}", hint=nearest_hint(name, COMMANDS))
+        return super().resolve_command(ctx, args)
+
+
+def nearest_hint(name: str, known: Any, fallback: str = "local-imager --help lists all") -> str:
+    """Return ``did you mean …?`` for the nearest known names, else the fallback."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=3)
+    return f"did you mean {', '.join(close)}?" if close else fallback
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 failed, 2 input invalid, 3 verification refused, "
+    "4 comparison differs, 5 engine or host not able, 130 interrupted.",
+)
+@click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
+@click.option("--config", metavar="FILE", help="Use this settings file in place of your own.")
+@click.option(
+    "--policy", metavar="FILE", multiple=True, help="Trust the [[trust]] entries of this file too."
+)
+@click.option("--store", metavar="DIR", help="Use the store in this directory.")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the imager's own log lines too.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress (--progress none).")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "plain", "json", "none"]),
+    default="auto",
+    help="How progress is written to stderr.",
+)
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    config: str | None,
+    policy: tuple[str, ...],
+    store: str | None,
+    debug: bool,
+    verbose: bool,
+    quiet: bool,
+    progress: Style,
+) -> None:
+    """Build Talos Linux images on your own machine, offline, equal to the Image Factory's."""
+    from local_imager.cli.context import App
+
+    style: Style = "none" if quiet else progress
+    flags: dict[str, object] = {"store": store}
+    ctx.obj = App(config, policies=policy, flags=flags, progress=style, verbose=verbose)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the code that the outcome asks for."""
+    arguments = sys.argv[1:] if argv is None else argv
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit code; no exception but ``--debug``'s leaves it."""
+    before_command = arguments[: next((i for i, a in enumerate(arguments) if a in COMMANDS), None)]
+    debug = "--debug" in before_command
+    try:
+        result = cli.main(args=arguments, prog_name="local-imager", standalone_mode=False)
+        return result if isinstance(result, int) else ExitCode.OK
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
+    except click.UsageError as error:
+        if debug:
+            raise
+        error.show()
+        return ExitCode.INPUT_INVALID
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what was started is stopped and cleaned up", err=True)
+        return ExitCode.INTERRUPTED
+    except LocalImagerError as error:
+        if debug:
+            raise
+        report(error, as_json="--json" in arguments)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: nobody is left to tell
+        return ExitCode.FAILED
+    except OSError as error:
+        if debug:
+            raise
+        report(from_os_error(error), as_json="--json" in arguments)
+        return ExitCode.FAILED
+
+
+def from_os_error(error: OSError) -> LocalImagerError:
+    """Turn an operating system fault that no layer below explained into one of our errors."""
+    import errno
+
+    hints = {
+        errno.ENOSPC: "free some space, or `local-imager store gc --dry-run` shows what could go",
+        errno.EACCES: "check who owns the file and its directory",
+        errno.EROFS: "the file system is mounted read-only; choose another place",
+    }
+    place = f" ({error.filename})" if error.filename else ""
+    text = f"{error.strerror or error}{place}"
+    return LocalImagerError(text, hint=hints.get(error.errno or 0, "run again with --debug"))
+
+
+def report(error: LocalImagerError, *, as_json: bool) -> None:
+    """Print an error for a person on stderr; with ``--json`` as an object on stdout instead."""
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"error": error.as_dict()}, indent=2))
+        return
+    place = f"{error.location}: " if isinstance(error, InputError) and error.location else ""
+    click.echo(click.style("error: ", fg="red", bold=True) + place + error.message, err=True)
+    if error.hint:
+        click.echo(click.style("hint:  ", fg="cyan") + error.hint, err=True)

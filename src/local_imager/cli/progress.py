@@ -1,0 +1,161 @@
+"""Progress on stderr: live bars on a terminal, plain lines in a pipe, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from local_imager.events import (
+    NULL_SINK,
+    Event,
+    EventSink,
+    Message,
+    Progress,
+    StepFinished,
+    StepStarted,
+)
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+Style = Literal["auto", "plain", "json", "none"]
+STYLES: tuple[Style, ...] = ("auto", "plain", "json", "none")
+
+
+def make_sink(style: Style = "auto", *, verbose: bool = False) -> EventSink:
+    """Return the sink for a style; ``auto`` is live on a terminal and plain elsewhere."""
+    if style == "none":
+        return NULL_SINK
+    if style == "json":
+        return JsonSink()
+    if style == "auto" and sys.stderr.isatty():
+        return LiveSink(verbose=verbose)
+    return PlainSink(verbose=verbose)
+
+
+def human_size(size_bytes: int) -> str:
+    """Return a size for people, in decimal units as disks and downloads are sold."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+_COLOURS = {"done": "green", "cached": "cyan", "failed": "red"}
+
+
+def _finished_line(event: StepFinished, size_bytes: int) -> str:
+    mark = click.style(f"{event.step:>9}", fg=_COLOURS[event.outcome])
+    size = f"  {human_size(size_bytes)}" if size_bytes else ""
+    word = "" if event.outcome == "done" else f"  {event.outcome}"
+    return f"{mark}  {event.subject}{size}  {event.duration_s:.1f} s{word}"
+
+
+class JsonSink:
+    """Writes each event as one JSON object a line on stderr."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def emit(self, event: Event) -> None:
+        """Write the event."""
+        with self._lock:
+            click.echo(json.dumps(asdict(event)), err=True)
+
+
+@dataclass
+class PlainSink:
+    """Writes a line when a step ends, warnings at once, and the imager's log when verbose."""
+
+    verbose: bool = False
+    _sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def emit(self, event: Event) -> None:
+        """Write what a person wants to see of the event."""
+        with self._lock:
+            match event:
+                case Progress():
+                    self._sizes[event.step, event.subject] = event.total or event.done
+                case StepFinished():
+                    size = self._sizes.pop((event.step, event.subject), 0)
+                    self.line(_finished_line(event, size))
+                case Message(level="warning"):
+                    self.line(click.style("  warning", fg="yellow") + f"  {event.text}")
+                case Message(level="info"):
+                    self.line(f"{'':>9}  {event.text}")
+                case Message() if self.verbose:
+                    self.line(click.style(f"{'':>9}  | {event.text}", dim=True))
+                case _:
+                    pass
+
+    def line(self, text: str) -> None:
+        """Write one line to stderr."""
+        click.echo(text, err=True)
+
+
+@dataclass
+class LiveSink(PlainSink):
+    """Adds a live bar for each step under way; finished steps scroll up as plain lines."""
+
+    _tasks: dict[tuple[str, str], TaskID] = field(default_factory=dict)
+    _bars: Bars | None = None
+
+    def emit(self, event: Event) -> None:
+        """Move the bar of the step, then write lines as :class:`PlainSink` does."""
+        with self._lock:
+            self._move(event)
+        PlainSink.emit(self, event)
+
+    def line(self, text: str) -> None:
+        """Write one line above the bars."""
+        if self._bars is None:
+            click.echo(text, err=True)
+        else:
+            from rich.text import Text
+
+            self._bars.console.print(Text.from_ansi(text))
+
+    def _move(self, event: Event) -> None:
+        if isinstance(event, Message):
+            return
+        key = (event.step, event.subject)
+        if isinstance(event, StepStarted):
+            self._tasks[key] = self._open_bars().add_task(f"{event.step:>9}  {event.subject}")
+            self._bars_or_fail().update(self._tasks[key], total=None)
+        elif key in self._tasks and isinstance(event, Progress):
+            total = event.total or None
+            self._bars_or_fail().update(self._tasks[key], completed=event.done, total=total)
+        elif key in self._tasks:
+            self._bars_or_fail().remove_task(self._tasks.pop(key))
+            if not self._tasks:
+                self._bars_or_fail().stop()
+                self._bars = None
+
+    def _bars_or_fail(self) -> Bars:
+        assert self._bars is not None, "a task exists only while the bars do"  # noqa: S101
+        return self._bars
+
+    def _open_bars(self) -> Bars:
+        if self._bars is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as RichProgress
+
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                DownloadColumn(),
+                TimeElapsedColumn(),
+            )
+            self._bars = RichProgress(*columns, console=Console(stderr=True), transient=True)
+            self._bars.start()
+        return self._bars
