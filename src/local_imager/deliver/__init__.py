@@ -1,0 +1,1 @@
+"""What is done with finished assets: booting them for proof."""
