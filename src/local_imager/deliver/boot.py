@@ -14,9 +14,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, Literal
+from typing import IO, Final, Literal, Protocol
 
 from local_imager.errors import HostError, InputError, Interrupted
 from local_imager.events import NULL_SINK, EventSink, Message, printable, step
@@ -206,12 +207,16 @@ def _unpacked(path: Path, scratch: Path) -> Path:
     return raw
 
 
-def _open_compressed(path: Path) -> BinaryIO:
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _open_compressed(path: Path) -> AbstractContextManager[_Readable]:
     if path.suffix == ".zst":
         import zstandard
 
-        stream: BinaryIO = zstandard.open(path, "rb")  # type: ignore[assignment]
-        return stream
+        reader: AbstractContextManager[_Readable] = zstandard.open(path, "rb")
+        return reader
     if path.suffix == ".xz":
         import lzma
 
@@ -290,7 +295,7 @@ class _Console:
         self._data = bytearray()
         self.full = False
 
-    def read(self, stream: BinaryIO) -> None:
+    def read(self, stream: IO[bytes]) -> None:
         """Read until the machine ends; runs in a thread of its own."""
         for untrusted_line in iter(lambda: stream.readline(4096), b""):
             with self._lock:
