@@ -10,7 +10,8 @@ from local_imager.errors import InputError
 
 # Semantic Versioning 2.0.0 without build metadata; the factory's tags carry a leading v.
 _VERSION = re.compile(
-    r"v(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?"
+    r"v(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})\.(0|[1-9]\d{0,5})(?:-([0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*))?",
+    re.ASCII,  # \d is a digit of any script otherwise
 )
 
 
