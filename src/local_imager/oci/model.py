@@ -159,7 +159,7 @@ class Descriptor:
     media_type: str
     digest: Digest
     size_bytes: int
-    annotations: Mapping[str, str] = field(default=_NO_ANNOTATIONS)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS)
     platform: Platform | None = None
     artifact_type: str = ""
 
@@ -199,7 +199,7 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     subject: Descriptor | None = None
     artifact_type: str = ""
-    annotations: Mapping[str, str] = field(default=_NO_ANNOTATIONS)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS)
 
     @property
     def digest(self) -> Digest:
@@ -216,7 +216,7 @@ class Index:
     manifests: tuple[Descriptor, ...]
     subject: Descriptor | None = None
     artifact_type: str = ""
-    annotations: Mapping[str, str] = field(default=_NO_ANNOTATIONS)
+    annotations: Mapping[str, str] = field(default_factory=lambda: _NO_ANNOTATIONS)
 
     @property
     def digest(self) -> Digest:
@@ -239,14 +239,16 @@ def canonical_json(document: object) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def load_json_object(untrusted_data: bytes, what: str) -> dict[str, Any]:
+def load_json_object(
+    untrusted_data: bytes, what: str, *, max_bytes: int = MAX_MANIFEST_BYTES
+) -> dict[str, Any]:
     """Parse bounded JSON bytes into an object.
 
     Refuses duplicate keys (two parsers could read two different documents), NaN and oversized
     input; raises :class:`SourceError` with the code ``malformed``.
     """
-    if len(untrusted_data) > MAX_MANIFEST_BYTES:
-        raise SourceError(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes", code="malformed")
+    if len(untrusted_data) > max_bytes:
+        raise SourceError(f"{what} is larger than {max_bytes} bytes", code="malformed")
     try:
         document = json.loads(
             untrusted_data, object_pairs_hook=_unique_pairs, parse_constant=_no_constant

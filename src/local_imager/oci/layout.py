@@ -1,0 +1,301 @@
+"""An OCI image layout directory: blobs, and an index that names them, both written atomically.
+
+Format: OCI image-spec 1.1, image-layout. Beside the standard's own files the directory holds
+``staging/``, ``unverified/`` and ``locks/`` while it is written to; other tools pass them over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from local_imager.errors import NotFound, SourceError, StoreError
+from local_imager.oci import blobwriter
+from local_imager.oci.blobs import BlobDir, open_regular
+from local_imager.oci.durable import FileLock, explained, replace_file
+from local_imager.oci.model import (
+    ANNOTATION_REF_NAME,
+    MAX_MANIFEST_BYTES,
+    MEDIA_EMPTY,
+    MEDIA_INDEX,
+    MEDIA_MANIFEST,
+    Descriptor,
+    Digest,
+    Index,
+    Manifest,
+    canonical_json,
+    load_json_object,
+    parse_descriptor,
+    parse_manifest,
+)
+from local_imager.oci.names import fallback_tag, find_referrers_list
+
+# A store of ten thousand assets has about 10 MB of index; more is not one of ours.
+MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
+MAX_ENTRIES: Final = 200_000
+_LAYOUT_FILE: Final = "oci-layout"
+_LAYOUT_BYTES: Final = b'{"imageLayoutVersion":"1.0.0"}'
+
+Document = dict[str, Any]
+
+
+def parse_index_document(untrusted_data: bytes, what: str) -> Document:
+    """Read ``index.json`` and check what every entry holds; unknown fields are kept as they are.
+
+    Raises :class:`SourceError` with the code ``malformed``.
+    """
+    document = load_json_object(untrusted_data, what, max_bytes=MAX_INDEX_BYTES)
+    entries = document.setdefault("manifests", [])
+    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+        raise SourceError(f"{what}: manifests is not a list of reasonable length", code="malformed")
+    for entry in entries:
+        parse_descriptor(entry, what)
+    return document
+
+
+def check_layout_marker(untrusted_data: bytes, what: str) -> None:
+    """Check the ``oci-layout`` file; raises :class:`SourceError` for another version."""
+    document = load_json_object(untrusted_data, f"{what}: {_LAYOUT_FILE}", max_bytes=4096)
+    version = document.get("imageLayoutVersion")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise SourceError(
+            f"{what} has the unsupported layout version {version!r}", code="malformed"
+        )
+
+
+class Layout(BlobDir):
+    """A layout that can be read and written by many threads and processes at once."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._cached: tuple[tuple[int, int, int], tuple[Descriptor, ...]] | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Layout:
+        """Open an existing layout for reading and writing.
+
+        Raises :class:`NotFound` when the directory is none, :class:`SourceError` when its files
+        are damaged.
+        """
+        layout = cls(path)
+        if not (path / _LAYOUT_FILE).is_file():
+            raise NotFound(
+                f"{path} is not an OCI image layout", hint="it has no file named oci-layout"
+            )
+        check_layout_marker(layout._read_small(_LAYOUT_FILE, 4096), str(path))
+        layout.document()
+        return layout
+
+    @classmethod
+    def create(cls, path: Path, *, annotations: Mapping[str, str] | None = None) -> Layout:
+        """Make a layout, or complete one whose making was interrupted; then open it.
+
+        Raises :class:`StoreError` when the directory holds foreign files or cannot be written.
+        """
+        layout = cls(path)
+        with explained(f"make the layout {path}"):
+            path.mkdir(parents=True, exist_ok=True)
+            if not (path / _LAYOUT_FILE).exists():
+                layout._refuse_foreign_files()
+                layout.blobs_dir.mkdir(parents=True, exist_ok=True)
+                layout.locks_dir.mkdir(exist_ok=True)
+                with FileLock(layout.locks_dir / "index").acquire():
+                    if not (path / "index.json").exists():
+                        empty: Document = {"schemaVersion": 2, "mediaType": MEDIA_INDEX}
+                        empty["manifests"] = []
+                        if annotations:
+                            empty["annotations"] = dict(annotations)
+                        replace_file(path / "index.json", _index_bytes(empty))
+                    replace_file(path / _LAYOUT_FILE, _LAYOUT_BYTES)
+        return cls.open(path)
+
+    def _refuse_foreign_files(self) -> None:
+        own = {"blobs", "index.json", "locks", "staging", "unverified"}
+        foreign = [n for n in os.listdir(self.path) if n not in own and not n.startswith(".")]
+        if foreign:
+            raise StoreError(
+                f"{self.path} is not empty and not an OCI layout (it holds {foreign[0]!r})",
+                hint="choose an empty or new directory",
+            )
+
+    def _read_small(self, name: str, max_bytes: int) -> bytes:
+        with explained(f"read {self.path / name}"):
+            with os.fdopen(open_regular(self.path / name), "rb") as stream:
+                return stream.read(max_bytes + 1)
+
+    def document(self) -> Document:
+        """Return ``index.json`` as it is now, entries checked."""
+        data = self._read_small("index.json", MAX_INDEX_BYTES)
+        return parse_index_document(data, f"{self.path}/index.json")
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """Return all entries of ``index.json`` as they are now."""
+        with explained(f"read {self.path}/index.json"):
+            status = os.stat(self.path / "index.json")
+        # Every change replaces the file, so another change is another inode or time.
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        if self._cached is None or self._cached[0] != version:
+            found = tuple(parse_descriptor(e, "index.json") for e in self.document()["manifests"])
+            self._cached = (version, found)
+        return self._cached[1]
+
+    def resolve(self, name: str) -> Descriptor | None:
+        """Return the entry with exactly this ``ref.name``, or None; the last one wins."""
+        return next((e for e in reversed(self.entries()) if e.ref_name == name), None)
+
+    def update_index(self, change: Callable[[Document], None]) -> None:
+        """Let ``change`` edit the index document in place, alone, and replace the file at once.
+
+        Raises :class:`StoreError`; then the index is as it was.
+        """
+        with self.writing(), explained("update index.json"):
+            with FileLock(self.locks_dir / "index").acquire():
+                document = self.document()
+                change(document)
+                replace_file(self.path / "index.json", _index_bytes(document))
+
+    def set_ref(self, name: str, descriptor: Descriptor) -> None:
+        """Let a name stand for a blob that is there; an older entry of that name goes.
+
+        Raises :class:`StoreError` when the blob is not there.
+        """
+        entry = replace(
+            descriptor, annotations={**descriptor.annotations, ANNOTATION_REF_NAME: name}
+        )
+
+        def change(document: Document) -> None:
+            if not self.has(descriptor.digest):
+                raise StoreError(f"{name} cannot name {descriptor.digest}: the blob is not there")
+            document["manifests"] = [*_without(document, name), entry.as_dict()]
+
+        self.update_index(change)
+
+    def remove_ref(self, name: str) -> bool:
+        """Take a name out of the index (its blobs stay until a collection); False if unknown."""
+        if self.resolve(name) is None:
+            return False
+        self.update_index(lambda document: document.update(manifests=_without(document, name)))
+        return True
+
+    def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
+        """Return a manifest or index of this layout, digest-checked and parsed."""
+        data = self.read_blob(descriptor.digest, max_bytes=MAX_MANIFEST_BYTES)
+        return parse_manifest(data, descriptor.media_type, f"manifest {descriptor.digest}")
+
+    def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
+        """Return the manifests attached to a digest: the referrers list, else by ``subject``."""
+        entries = self.entries()
+        listed = find_referrers_list(entries, digest)
+        found: list[Descriptor] = []
+        if listed is not None:
+            index = self.read_manifest(listed)
+            found = list(index.manifests) if isinstance(index, Index) else []
+        else:
+            for entry in entries:
+                if not entry.ref_name and self.has(entry.digest):
+                    subject = self.read_manifest(entry).subject
+                    if subject is not None and subject.digest == digest:
+                        found.append(entry)
+        return tuple(e for e in found if artifact_type in ("", e.artifact_type))
+
+    def attach(
+        self,
+        subject: Descriptor,
+        artifact_type: str,
+        data: bytes,
+        media_type: str,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        private: bool = False,
+    ) -> Descriptor:
+        """Store bytes as a one-layer artifact whose subject is a manifest of this layout.
+
+        It is listed under the fallback tag ``sha256-<hex>``, as in a registry without referrers
+        API. Returns the artifact's descriptor.
+        """
+        layer = self.put_bytes(data, media_type, private=private)
+        artifact = self.put_artifact(artifact_type, layer, annotations=annotations, subject=subject)
+        name = fallback_tag(subject.digest)
+
+        def change(document: Document) -> None:
+            old = next((e for e in document["manifests"] if _ref_name(e) == name), None)
+            listed: list[Any] = []
+            if old is not None:
+                listed = list(self._index_document(old).get("manifests", []))
+            listed = [e for e in listed if e.get("digest") != str(artifact.digest)]
+            listed.append(artifact.as_dict())
+            body = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": listed}
+            entry = self.put_bytes(
+                canonical_json(body), MEDIA_INDEX, annotations={ANNOTATION_REF_NAME: name}
+            )
+            document["manifests"] = [*_without(document, name), entry.as_dict()]
+
+        self.update_index(change)
+        return artifact
+
+    def _index_document(self, entry: Document) -> Document:
+        digest = parse_descriptor(entry, "index.json").digest
+        data = self.read_blob(digest, max_bytes=MAX_MANIFEST_BYTES)
+        return load_json_object(data, f"referrers list {digest}")
+
+    def put_artifact(
+        self,
+        artifact_type: str,
+        layer: Descriptor,
+        *,
+        annotations: Mapping[str, str] | None = None,
+        subject: Descriptor | None = None,
+    ) -> Descriptor:
+        """Store an artifact manifest (image-spec 1.1, empty config) over one layer, unnamed."""
+        config = self.put_bytes(b"{}", MEDIA_EMPTY)
+        body: Document = {
+            "schemaVersion": 2,
+            "mediaType": MEDIA_MANIFEST,
+            "artifactType": artifact_type,
+            "config": config.as_dict(),
+            "layers": [layer.as_dict()],
+        }
+        if annotations:
+            body["annotations"] = dict(annotations)
+        if subject is not None:
+            plain = Descriptor(subject.media_type, subject.digest, subject.size_bytes)
+            body["subject"] = plain.as_dict()
+        return self.put_bytes(
+            canonical_json(body),
+            MEDIA_MANIFEST,
+            artifact_type=artifact_type,
+            annotations=dict(annotations or {}),
+        )
+
+    def blob_writer(
+        self, wanted: Descriptor | None = None, *, private: bool = False
+    ) -> AbstractContextManager[blobwriter.BlobWriter]:
+        """Write a blob piece by piece; see :func:`local_imager.oci.blobwriter.blob_writer`."""
+        return blobwriter.blob_writer(self, wanted, private=private)
+
+    def download(
+        self,
+        wanted: Descriptor,
+        chunks: blobwriter.Chunks,
+        *,
+        on_progress: blobwriter.OnProgress | None = None,
+    ) -> Descriptor:
+        """Bring a blob here unless it is; see :func:`local_imager.oci.blobwriter.download`."""
+        return blobwriter.download(self, wanted, chunks, on_progress=on_progress)
+
+
+def _ref_name(entry: Document) -> str:
+    return str((entry.get("annotations") or {}).get(ANNOTATION_REF_NAME, ""))
+
+
+def _without(document: Document, name: str) -> list[Any]:
+    return [entry for entry in document["manifests"] if _ref_name(entry) != name]
+
+
+def _index_bytes(document: Document) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
