@@ -1,0 +1,77 @@
+"""Command line of the lab."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from lab.console import LabError, say
+from lab.place import DEFAULT_VERSIONS, Place, find_place, parse_version
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a lab command and return its exit code."""
+    options = _parser().parse_args(argv)
+    place = find_place()
+    try:
+        code: int = options.handler(place, options)
+        return code
+    except LabError as problem:
+        print(f"lab: {problem}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("lab: interrupted; finished steps are kept", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m lab", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="build what is missing of the lab")
+    build.add_argument(
+        "--versions",
+        default=os.environ.get("LAB_VERSIONS") or " ".join(DEFAULT_VERSIONS),
+        help="Talos versions, separated by spaces (default: LAB_VERSIONS or %(default)s)",
+    )
+    build.set_defaults(handler=_build)
+    run = commands.add_parser(
+        "run",
+        help="run a command with an engine or registry of the lab beside it",
+        description="Start what is asked for, set LOCAL_IMAGER_LAB, DOCKER_HOST (only when an "
+        "engine had to be started), LAB_REGISTRY, LAB_REMOTE_ENGINE and LAB_PODMAN, run the "
+        "command, stop all of it, and exit with the command's code.",
+    )
+    run.add_argument("--engine", action="store_true", help="a Docker engine, if none answers")
+    run.add_argument("--registry", action="store_true", help="a registry with the lab's images")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
+    run.set_defaults(handler=_run)
+    return parser
+
+
+def _versions(text: str) -> list[str]:
+    versions = text.replace(",", " ").split()
+    if not versions:
+        raise LabError("no version given")
+    for version in versions:
+        try:
+            parse_version(version)
+        except ValueError as problem:
+            raise LabError(str(problem)) from problem
+    return versions
+
+
+def _build(place: Place, options: argparse.Namespace) -> int:
+    from lab.build import build_lab
+    from lab.steps import build_lock
+
+    with build_lock(place):
+        if not build_lab(place, _versions(options.versions)):
+            say(f"{place.root}: complete, nothing to do")
+    return 0
+
+
+def _run(place: Place, options: argparse.Namespace) -> int:
+    from lab.runner import Wanted, run_with
+
+    command = options.command[1:] if options.command[:1] == ["--"] else options.command
+    return run_with(place, Wanted(options.engine, options.registry), command)
