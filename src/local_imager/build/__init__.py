@@ -1,0 +1,1 @@
+"""Running the imager: requests, the container engine, conversions and the build record."""

@@ -1,0 +1,52 @@
+"""The ``docker run`` line that repeats a run by hand, for error messages and for ``plan``."""
+
+from __future__ import annotations
+
+import shlex
+
+from local_imager.build.container import container_user
+from local_imager.build.request import (
+    DISK_ROOT,
+    INPUT_ROOT,
+    KEY_ROOT,
+    OUTPUT_ROOT,
+    EngineInfo,
+    ImagerRequest,
+)
+
+
+def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
+    """Return a shell command that does what the runner does, with secrets masked.
+
+    The directories are those of the failed run, so they have to be made again (or kept with
+    ``--keep``) before the line can be used as it stands.
+    """
+    limits, extra = request.limits, request.privileges
+    user = "0:0" if extra.root else container_user(engine).inside
+    words = ["docker", "run", "--rm", *(["-i"] if request.stdin else [])]
+    words += ["--network", "none", "--read-only", "--cap-drop", "ALL"]
+    words += [f"--cap-add={name}" for name in extra.capabilities]
+    words += ["--security-opt", "no-new-privileges"]
+    words += ["--security-opt", "seccomp=unconfined"] if extra.unconfined_seccomp else []
+    words += [f"--device-cgroup-rule={rule}" for rule in extra.device_rules]
+    words += ["--pids-limit", str(limits.pids), "--memory", str(limits.memory_bytes)]
+    words += ["--user", user]
+    if limits.scratch_bytes:
+        words += ["--tmpfs", f"/tmp:exec,mode=1777,size={limits.scratch_bytes}"]  # noqa: S108
+    for name, value in sorted(request.env.items()):
+        words += ["--env", f"{name}={value}"]
+    for source, target, mode in (
+        (request.input_dir, INPUT_ROOT, ",readonly"),
+        (request.disk_dir, DISK_ROOT, ",readonly"),
+        (request.key_dir, KEY_ROOT, ",readonly"),
+        (request.output_dir, OUTPUT_ROOT, ""),
+    ):
+        if source is not None:
+            words += ["--mount", f"type=bind,source={source},target={target}{mode}"]
+    if extra.host_devices:
+        words += ["--mount", "type=bind,source=/dev,target=/dev"]
+    words += ["--entrypoint", request.command[0], request.image_id, *request.command[1:]]
+    line = shlex.join(words)
+    if not request.stdin:
+        return line
+    return f"{line} <<'PROFILE'\n{request.shown_stdin.rstrip()}\nPROFILE"

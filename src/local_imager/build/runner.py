@@ -1,0 +1,259 @@
+"""Runs requests in containers of a local or remote engine; whatever happens, none is left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from local_imager.build.container import (
+    LABEL_PREFIX,
+    MountSource,
+    container_options,
+    container_user,
+)
+from local_imager.build.docker import Engine, NoSuchObject, require_usable
+from local_imager.build.failure import last_lines
+from local_imager.build.imagerlog import ImagerLog
+from local_imager.build.ownership import owner_labels, remove_stale
+from local_imager.build.places import BindPlaces, Places, VolumePlaces
+from local_imager.build.request import EngineInfo, ImagerFailed, ImagerRequest, RunResult
+from local_imager.errors import HostError, Interrupted
+from local_imager.events import EventSink, Message, step
+from local_imager.oci.archive import stream_archive
+from local_imager.oci.export import select_image
+
+if TYPE_CHECKING:
+    from local_imager.oci.layout import Layout
+    from local_imager.sources.verify import VerifiedImage
+
+# How often a run is looked at; also the longest delay before a stop is noticed.
+_POLL_S: Final = 0.05
+
+
+class DockerRunner:
+    """The :class:`Runner` of Docker and Podman.
+
+    ``host`` is an endpoint such as ``unix:///run/user/1000/podman/podman.sock``; empty means
+    DOCKER_HOST, the docker context, or the usual sockets. Methods may be called from several
+    threads at once.
+    """
+
+    def __init__(self, host: str = "") -> None:
+        self._engine = Engine(host)
+        self._labels = owner_labels()
+        self._places: Places | None = None
+        self._lock = threading.Lock()
+        self._swept = False
+
+    def info(self) -> EngineInfo:
+        """Return what the engine is; raises :class:`HostError` when it cannot be used."""
+        with self._lock:
+            info = self._engine.info()
+        require_usable(info)
+        return info
+
+    def load(self, image: VerifiedImage, layout: Layout, arch: str | None, sink: EventSink) -> str:
+        """Make a verified image available in the engine, by content, and return its ID.
+
+        The ID is the configuration's digest (classic store, Podman) or the manifest's (containerd
+        store); any other answer is refused. An image that is there already is not sent again.
+        """
+        arch = arch or self.info().arch
+        _, manifest = select_image(layout, image.digest, arch)
+        ours = [str(manifest.config.digest), str(manifest.digest)]
+        with self._lock:
+            known = self._loaded_id(ours)
+            if known:
+                return known
+            tag = f"{image.reference.tag or 'untagged'}-{image.digest.short}"
+            name = f"localhost/local-imager/{image.reference.repository.rpartition('/')[2]}:{tag}"
+            with step(sink, "load", f"{image.reference}"):
+                answers = self._engine.load_image(stream_archive(layout, image.digest, arch, name))
+            known = self._loaded_id(ours)
+        if not known:
+            raise HostError(
+                f"the engine took {image.reference}, but has no image with one of its digests",
+                hint=f"it answered: {'; '.join(answers)[:300]}",
+                code="engine-image",
+            )
+        return known
+
+    def _loaded_id(self, ours: list[str]) -> str | None:
+        found = (self._engine.image_id(digest) for digest in ours)
+        return next((answer for answer in found if answer in ours), None)
+
+    def run(self, request: ImagerRequest, sink: EventSink, cancel: threading.Event) -> RunResult:
+        """Run to the end and leave the expected files in ``request.output_dir``.
+
+        See :meth:`Runner.run` for what is raised. Stopping takes effect within a tenth of a
+        second plus the engine's own time to kill.
+        """
+        engine = self.info()
+        user = container_user(engine)
+        places = self._sharing(request, engine)
+        self._sweep(sink)
+        mounts = places.prepare(request, user)
+        if request.privileges.host_devices:
+            mounts["/dev"] = (MountSource("bind", "/dev"), False)
+        document = container_options(request, engine, mounts, self._labels)
+        began = time.monotonic()
+        with self._container(document) as container:
+            log = ImagerLog(
+                request.subject,
+                sink,
+                request.secrets,
+                hide_command_line=request.hide_command_line,
+            )
+            self._follow(container, request, log, cancel, began)
+            state = self._engine.state(container)
+            text = log.finish()
+            if state.exit_code == 0:
+                places.collect(request, container)
+        return RunResult(
+            state.exit_code, text, time.monotonic() - began, out_of_memory=state.out_of_memory
+        )
+
+    def close(self) -> None:
+        """Remove the volumes that were kept for later requests and close the connection."""
+        if self._places is not None:
+            self._places.release()
+            self._places = None
+        self._engine.close()
+
+    @contextlib.contextmanager
+    def _container(self, document: dict[str, object]) -> Iterator[str]:
+        container = self._engine.create(document, f"local-imager-{secrets.token_hex(6)}")
+        try:
+            yield container
+        finally:
+            self._engine.remove(container)
+
+    def _follow(
+        self,
+        container: str,
+        request: ImagerRequest,
+        log: ImagerLog,
+        cancel: threading.Event,
+        began: float,
+    ) -> None:
+        """Start the container, feed it, read it, and return when it has ended."""
+        output = self._engine.output(container)
+        reader = threading.Thread(target=_pump, args=(output, log), daemon=True)
+        self._engine.start(container)
+        reader.start()
+        if request.stdin:
+            self._feed(container, request.stdin)
+        while reader.is_alive() or self._engine.state(container).running:
+            if cancel.is_set():
+                self._engine.kill(container)
+                raise Interrupted(f"the build of {request.subject} was stopped")
+            if time.monotonic() - began > request.limits.timeout_s:
+                self._engine.kill(container)
+                reader.join(1)
+                self._raise_timeout(request, log)
+            reader.join(_POLL_S)
+            if not reader.is_alive():
+                cancel.wait(0)
+
+    def _feed(self, container: str, data: bytes) -> None:
+        try:
+            self._engine.send_input(container, data)
+        except HostError:
+            # A program that ends before it has read its input closes the connection on us; its
+            # exit status is what counts then.
+            if self._engine.state(container).running:
+                raise
+
+    def _raise_timeout(self, request: ImagerRequest, log: ImagerLog) -> None:
+        text = log.finish()
+        raise ImagerFailed(
+            f"{request.command[0]} did not end within {request.limits.timeout_s} s for "
+            f"{request.subject}\n{last_lines(text)}",
+            hint="raise build.timeout_s if this host is slow; the last lines say where it hangs",
+            status=137,
+            log=text,
+            code="timeout",
+        )
+
+    def _sweep(self, sink: EventSink) -> None:
+        """Once per runner: remove what a killed process of this host left in the engine."""
+        with self._lock:
+            if self._swept:
+                return
+            self._swept = True
+            count = remove_stale(self._engine)
+        if count:
+            sink.emit(Message(f"removed {count} left-overs of a process that was killed", "info"))
+
+    def _sharing(self, request: ImagerRequest, engine: EngineInfo) -> Places:
+        """Return how files reach this engine; found out once, with a container never started.
+
+        User remapping and SELinux are served by volumes: with bind mounts they would need files
+        opened to everyone, or a container without its SELinux confinement.
+        """
+        with self._lock:
+            if self._places is None:
+                shared = not (engine.remapped_users or engine.selinux)
+                if shared and self._sees_our_files(request):
+                    self._places = BindPlaces()
+                else:
+                    self._places = VolumePlaces(self._engine, self._prefixed_labels())
+            return self._places
+
+    def _prefixed_labels(self) -> dict[str, str]:
+        return {LABEL_PREFIX + name: value for name, value in self._labels.items()}
+
+    def _sees_our_files(self, request: ImagerRequest) -> bool:
+        probe = request.output_dir.parent / f".probe-{secrets.token_hex(6)}"
+        probe.mkdir(mode=0o755, parents=True)
+        nonce = secrets.token_hex(16)
+        (probe / "nonce").write_text(nonce)
+        document: dict[str, object] = {
+            "Image": request.image_id,
+            "Entrypoint": ["/never-started"],
+            "Labels": self._prefixed_labels(),
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Mounts": [
+                    {
+                        "Type": "bind",
+                        "Source": str(probe.resolve()),
+                        "Target": "/probe",
+                        "ReadOnly": True,
+                    }
+                ],
+            },
+        }
+        try:
+            with self._container(document) as container:
+                stream = self._engine.get_archive(container, "/probe/nonce")
+                return nonce.encode() in b"".join(stream)
+        except NoSuchObject:
+            return False
+        except HostError as error:
+            if error.code != "engine-refused":
+                raise
+            return False  # the engine cannot even find the directory
+        finally:
+            (probe / "nonce").unlink()
+            probe.rmdir()
+
+
+def _pump(output: Iterator[bytes], log: ImagerLog) -> None:
+    # The stream breaks when the container is removed under it; the caller knows why.
+    with contextlib.suppress(OSError):
+        for chunk in output:
+            log.feed(chunk)
+
+
+def work_directory(parent: Path) -> Path:
+    """Return a new private directory for one build."""
+    path = parent / f"build-{os.getpid()}-{secrets.token_hex(4)}"
+    path.mkdir(mode=0o700, parents=True)
+    return path

@@ -1,0 +1,144 @@
+"""Files to and from an engine that does not share our file system, as tar streams.
+
+What comes back was written by a container, so the stream is untrusted: only the wanted regular
+files are taken, never more bytes than allowed, and runs of zeros become holes again.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from local_imager.build.container import ContainerUser
+from local_imager.errors import BuildError
+from local_imager.events import printable
+
+CHUNK_BYTES: Final = 1024 * 1024
+# Holes are restored in units of this size; file systems allocate at least 4 KiB.
+_HOLE_BYTES: Final = 64 * 1024
+_ZEROS: Final = bytes(_HOLE_BYTES)
+
+
+def tree_archive(root: Path) -> Iterator[bytes]:
+    """Stream a directory's content with the access that it has, names sorted, owned by root."""
+    for path in sorted(root.rglob("*")):
+        status = path.lstat()
+        info = tarfile.TarInfo(str(path.relative_to(root)))
+        info.mode = stat.S_IMODE(status.st_mode)
+        info.uid, info.gid = status.st_uid, status.st_gid
+        if stat.S_ISDIR(status.st_mode):
+            info.type = tarfile.DIRTYPE
+            yield info.tobuf(tarfile.PAX_FORMAT)
+        elif stat.S_ISREG(status.st_mode):
+            info.size = status.st_size
+            yield info.tobuf(tarfile.PAX_FORMAT)
+            yield from _file_chunks(path, status.st_size)
+    yield bytes(tarfile.RECORDSIZE)
+
+
+def _file_chunks(path: Path, size_bytes: int) -> Iterator[bytes]:
+    left = size_bytes
+    with path.open("rb") as stream:
+        while left and (chunk := stream.read(min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk
+    if left:
+        raise BuildError(f"{path.name} became shorter while it was sent to the engine")
+    yield bytes(-size_bytes % tarfile.BLOCKSIZE)
+
+
+def folders_archive(names: Iterable[str], user: ContainerUser) -> bytes:
+    """Return a tar of empty directories that belong to the container's user."""
+    uid, _, gid = user.inside.partition(":")
+    data = b""
+    for name in names:
+        info = tarfile.TarInfo(name)
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        info.uid, info.gid = int(uid), int(gid)
+        data += info.tobuf(tarfile.PAX_FORMAT)
+    return data + bytes(tarfile.RECORDSIZE)
+
+
+def take_file(
+    untrusted_stream: Iterable[bytes], name: str, dest: Path, max_file_bytes: int
+) -> None:
+    """Take one regular file out of a tar stream that should hold nothing else.
+
+    Raises :class:`BuildError` for a link, device or directory of that name and for a file over
+    the bound; ``dest`` must not exist.
+    """
+    with tarfile.open(fileobj=_Reader(untrusted_stream), mode="r|") as archive:
+        info = archive.next()
+        if info is None or not info.isreg() or os.path.basename(info.name) != name:
+            found = "nothing" if info is None else f"{printable(info.name, limit=100)!r}"
+            raise BuildError(
+                f"the imager left {found} where the regular file {name!r} should be",
+                code="output-unexpected",
+            )
+        if info.size > max_file_bytes:
+            raise BuildError(
+                f"{name} is larger than {max_file_bytes} bytes", code="output-unexpected"
+            )
+        stream = archive.extractfile(info)
+        if stream is None:
+            raise BuildError(f"{name} has no content in the engine's answer")
+        write_sparse(iter(lambda: stream.read(CHUNK_BYTES), b""), dest, info.size)
+
+
+def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
+    """Write a new file of ``size_bytes``, leaving out blocks of zeros.
+
+    Raises :class:`BuildError` when the stream holds fewer or more bytes.
+    """
+    handle = os.open(dest, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        offset = 0
+        for chunk in chunks:
+            if offset + len(chunk) > size_bytes:
+                raise BuildError(f"more bytes than announced came for {dest.name}")
+            _write_blocks(handle, memoryview(chunk), offset)
+            offset += len(chunk)
+        if offset != size_bytes:
+            raise BuildError(f"{dest.name} was cut off after {offset} of {size_bytes} bytes")
+        os.ftruncate(handle, size_bytes)
+    finally:
+        os.close(handle)
+
+
+def _write_blocks(handle: int, chunk: memoryview, offset: int) -> None:
+    position = 0
+    while position < len(chunk):
+        # Aligned to the file, so that a hole found on one host is found on every one.
+        step = _HOLE_BYTES - (offset + position) % _HOLE_BYTES
+        block = chunk[position : position + step]
+        if block != _ZEROS[: len(block)]:
+            os.pwrite(handle, block, offset + position)
+        position += len(block)
+
+
+class _Reader(io.RawIOBase):
+    """A file-like view of an iterator of bytes, as tarfile's stream mode wants it."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        parts: list[Any] = []
+        while size > 0:
+            if not self._rest:
+                self._rest = next(self._chunks, b"")
+                if not self._rest:
+                    break
+            part, self._rest = self._rest[:size], self._rest[size:]
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
