@@ -105,9 +105,7 @@ _ALL: Final = (
         secure_boot=True,
     ),
     Platform("hcloud", "Hetzner", MIN_DISK_BYTES, offered_suffix="raw.xz", arches=_AMD64),
-    Platform(
-        "oracle", "Oracle Cloud", disk_format_options=QCOW2_OPTIONS, offered_suffix="qcow2"
-    ),
+    Platform("oracle", "Oracle Cloud", disk_format_options=QCOW2_OPTIONS, offered_suffix="qcow2"),
     Platform("upcloud", "UpCloud", offered_suffix="raw.xz", arches=_AMD64),
     Platform("vultr", "Vultr", arches=_AMD64, boot_methods=("iso", "pxe")),
     Platform(

@@ -60,7 +60,9 @@ class BuilderFeature(Enum):
     OVERLAY = auto()
     PLAIN_UKI = auto()  # UKI, and kernel arguments in an installer, without secure boot
     EMBEDDED_CONFIG = auto()
-    BOOTLOADER = auto()  # imageOptions.bootloader and isoOptions.bootloader
+    DISK_BOOTLOADER = auto()  # imageOptions.bootloader
+    DUAL_BOOT = auto()  # imageOptions.bootloader "dual-boot", told apart from nothing asked for
+    ISO_BOOTLOADER = auto()  # isoOptions.bootloader
     UNPRIVILEGED_DISK = auto()  # disk images without loop devices and mounts
     SECTOR_SIZE = auto()  # imageOptions.diskSectorSize
     DISK_ENROLL_KEYS = auto()  # imageOptions.sdBootEnrollKeys
@@ -119,7 +121,9 @@ BUILDER_SINCE: Final[Mapping[BuilderFeature, Release]] = MappingProxyType(
         BuilderFeature.OVERLAY: (1, 7, 0),
         BuilderFeature.PLAIN_UKI: (1, 10, 0),
         BuilderFeature.EMBEDDED_CONFIG: (1, 12, 0),
-        BuilderFeature.BOOTLOADER: (1, 12, 0),
+        BuilderFeature.DISK_BOOTLOADER: (1, 10, 0),
+        BuilderFeature.DUAL_BOOT: (1, 12, 0),
+        BuilderFeature.ISO_BOOTLOADER: (1, 12, 0),
         BuilderFeature.UNPRIVILEGED_DISK: (1, 13, 0),
         BuilderFeature.SECTOR_SIZE: (1, 14, 0),
         BuilderFeature.DISK_ENROLL_KEYS: (1, 14, 0),

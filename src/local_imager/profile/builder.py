@@ -1,0 +1,104 @@
+"""The imager that runs (the builder), apart from the version that images are made of (the base).
+
+A recent builder makes images of every version; an old one ignores, without a word, what came
+after it. So a plan for an old builder is refused where something would be lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from local_imager.errors import PlanError
+from local_imager.profile.imager import default_bootloader
+from local_imager.profile.model import BuildPlan, Profile
+from local_imager.profile.platforms import PLATFORMS
+from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Feature, Quirks
+from local_imager.profile.version import TalosVersion
+
+_DEFAULT_SECTOR_BYTES = 512
+
+
+def knows(builder: TalosVersion, feature: BuilderFeature) -> bool:
+    """Return whether an imager of this version has the feature."""
+    return builder.release >= BUILDER_SINCE[feature]
+
+
+def needs_privilege(plan: BuildPlan) -> bool:
+    """Return whether the builder needs loop devices and mounts for this plan.
+
+    False as long as no builder is chosen: the one that is chosen by default needs none.
+    """
+    if plan.builder is None or plan.profile.kind != "image":
+        return False
+    return not knows(plan.builder, BuilderFeature.UNPRIVILEGED_DISK)
+
+
+def check_builder(profile: Profile, version: TalosVersion, builder: TalosVersion | None) -> None:
+    """Raise :class:`PlanError` when this imager would lose part of the profile."""
+    if builder is None:
+        return
+    if builder < version:
+        raise PlanError(
+            f"the imager {builder} is older than Talos {version}",
+            hint="an imager does not know the rules of versions after its own; "
+            "take --builder newest or same",
+            code="builder-too-old",
+        )
+    platform = PLATFORMS[profile.document["platform"]]
+    if profile.kind != "kernel" and builder < platform.min_version:
+        raise _too_old(builder, f"does not know the platform {platform.name}", platform.min_version)
+    for feature, what in _asked_for(profile.document, Quirks.of(version)):
+        if not knows(builder, feature):
+            major, minor, patch = BUILDER_SINCE[feature]
+            raise _too_old(builder, what, TalosVersion(major, minor, patch))
+
+
+def _too_old(builder: TalosVersion, what: str, since: TalosVersion) -> PlanError:
+    return PlanError(
+        f"the imager {builder} {what}",
+        hint=f"that needs an imager from {since} on: take --builder newest, "
+        "and have a later imager at hand",
+        code="builder-too-old",
+    )
+
+
+def _asked_for(document: Any, quirks: Quirks) -> list[tuple[BuilderFeature, str]]:
+    """Return what the profile asks for beyond the oldest imager, with what an older one does."""
+    kind = document["output"]["kind"]
+    secureboot = bool(document["secureboot"])
+    customization = document.get("customization", {})
+    found = []
+    if "overlay" in document:
+        found.append((BuilderFeature.OVERLAY, "ignores overlays"))
+    if customization.get("embeddedMachineConfiguration"):
+        found.append((BuilderFeature.EMBEDDED_CONFIG, "ignores the embedded machine configuration"))
+    if kind == "uki" and not secureboot:
+        found.append((BuilderFeature.PLAIN_UKI, "makes UKIs only for secure boot"))
+    if kind == "installer" and not secureboot and customization.get("extraKernelArgs"):
+        found.append((BuilderFeature.PLAIN_UKI, "refuses kernel arguments in an installer"))
+    if kind == "image":
+        found += _asked_of_disk(document, quirks, secureboot)
+    iso = document["output"].get("isoOptions", {})
+    if kind == "iso" and iso.get("bootloader") and not secureboot:
+        if quirks.has(Feature.ISO_BOOTLOADER):
+            found.append((BuilderFeature.ISO_BOOTLOADER, "ignores the boot loader of an ISO"))
+    return found
+
+
+def _asked_of_disk(
+    document: Any, quirks: Quirks, secureboot: bool
+) -> list[tuple[BuilderFeature, str]]:
+    disk = document["output"]["imageOptions"]
+    found = []
+    asked = disk.get("bootloader", "")
+    usual = default_bootloader(document["arch"], quirks, secureboot=secureboot)
+    if asked and not secureboot and asked != usual:
+        # Imagers before v1.12 took "dual-boot" for "nothing asked for".
+        dual = asked == "dual-boot"
+        feature = BuilderFeature.DUAL_BOOT if dual else BuilderFeature.DISK_BOOTLOADER
+        found.append((feature, f"ignores the boot loader {asked}"))
+    if disk.get("diskSectorSize", _DEFAULT_SECTOR_BYTES) != _DEFAULT_SECTOR_BYTES:
+        found.append((BuilderFeature.SECTOR_SIZE, "ignores the sector size"))
+    if secureboot and disk.get("sdBootEnrollKeys"):
+        found.append((BuilderFeature.DISK_ENROLL_KEYS, "ignores enrollKeys of a disk image"))
+    return found

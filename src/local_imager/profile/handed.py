@@ -1,0 +1,111 @@
+"""The profile that an imager container is really given.
+
+The factory's profile leaves the boot assets to the imager, which takes its own. Here the imager
+that runs may be a later one, so they are named: kernel, initramfs and the systemd files come from
+the image of the version asked for. Only what the output kind reads is named.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from local_imager.errors import PlanError
+from local_imager.profile.customize import ENROLMENT_FILES, REQUIRED_KEYS
+from local_imager.profile.imager import filled_output
+from local_imager.profile.model import BaseFile, BuildPlan, Kind, PlanOptions, Profile
+from local_imager.profile.quirks import Feature, Quirks
+
+KERNEL: Final = "vmlinuz"
+INITRAMFS: Final = "initramfs.xz"
+SD_STUB: Final = "systemd-stub.efi"
+SD_BOOT: Final = "systemd-boot.efi"
+
+_NEEDS_KERNEL: Final[frozenset[Kind]] = frozenset({"kernel", "uki", "iso", "image", "installer"})
+_NEEDS_INITRAMFS: Final[frozenset[Kind]] = frozenset(
+    {"initramfs", "uki", "iso", "image", "installer"}
+)
+# From v1.5 on the imager builds a UKI on the way to each of these, signed or not.
+_NEEDS_UKI: Final[frozenset[Kind]] = frozenset({"uki", "iso", "image", "installer"})
+
+
+def build_profile(plan: BuildPlan, options: PlanOptions) -> Profile:
+    """Return the profile to hand to the builder: the plan's, with every input named.
+
+    Raises :class:`PlanError` when the plan is not resolved, when signing keys are missing, or
+    when no imager can make the asset.
+    """
+    if not plan.resolved:
+        raise PlanError(
+            f"the plan of {plan.asset} lacks the catalogue of Talos {plan.version}",
+            hint="fetch it first: local-imager sources fetch --version VERSION",
+            code="plan-unresolved",
+        )
+    kind = plan.profile.kind
+    quirks = Quirks.of(plan.version)
+    if kind == "uki" and not quirks.has(Feature.UKI):
+        raise PlanError(
+            f"Talos {plan.version} has no UKI",
+            hint="that came with v1.5.0; an ISO or kernel and initramfs boot this version",
+            code="uki-unsupported",
+        )
+    document = dict(plan.profile.document)
+    document["input"] = _inputs(plan, quirks)
+    signing = document["input"].pop("secureboot", None)
+    if signing is not None and kind != "cmdline":  # a command line is not signed
+        _check_keys(plan.asset, options.key_files)
+        document["input"]["secureboot"] = signing
+    return Profile(document)
+
+
+def _inputs(plan: BuildPlan, quirks: Quirks) -> dict[str, Any]:
+    kind, arch = plan.profile.kind, plan.profile.arch
+    named: dict[str, Any] = {}
+    if kind in _NEEDS_KERNEL:
+        named["kernel"] = {"path": BaseFile(arch, KERNEL)}
+    if kind in _NEEDS_INITRAMFS:
+        named["initramfs"] = {"path": BaseFile(arch, INITRAMFS)}
+    if kind in _NEEDS_UKI and quirks.has(Feature.UKI):
+        named["sdStub"] = {"path": BaseFile(arch, SD_STUB)}
+        named["sdBoot"] = {"path": BaseFile(arch, SD_BOOT)}
+    return {**plan.profile.document["input"], **named}
+
+
+def _check_keys(asset: str, key_files: frozenset[str]) -> None:
+    missing = [name for name in REQUIRED_KEYS if name not in key_files]
+    if missing:
+        raise PlanError(
+            f"{asset} has to be signed, and these keys are missing: {', '.join(missing)}",
+            hint="make them with local-imager secureboot keygen DIR, "
+            "and name the folder with --secureboot-keys DIR",
+            code="signing-keys-missing",
+        )
+    enrolment = sorted(ENROLMENT_FILES.values())
+    present = [name for name in enrolment if name in key_files]
+    if present and present != enrolment:
+        raise PlanError(
+            f"of the enrolment files {', '.join(enrolment)} there is only {', '.join(present)}",
+            hint="give all three, or none: the imager then makes them from the signing key",
+            code="enrolment-files-incomplete",
+        )
+
+
+def raw_disk(profile: Profile) -> Profile:
+    """Return the profile of the raw, uncompressed disk that a disk image is made from.
+
+    All disk formats and compressions of one platform share it. Profiles of other kinds come back
+    as they are.
+    """
+    if profile.kind != "image":
+        return profile
+    output = dict(profile.document["output"])
+    options = {**output["imageOptions"], "diskFormat": "raw"}
+    options.pop("diskFormatOptions", None)
+    output.update(imageOptions=options, outFormat="raw")
+    return Profile({**profile.document, "output": output})
+
+
+def disk_bytes(profile: Profile) -> int:
+    """Return the size of the raw disk that the imager will make; 0 for other kinds."""
+    if profile.kind != "image":
+        return 0
+    return int(filled_output(profile.document)["imageOptions"]["diskSize"])
