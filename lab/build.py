@@ -177,7 +177,7 @@ def _compile_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> dic
             place,
             f"imager-{version}",
             f"compiling the imager {version}",
-            {"recipe": recipe_digest(golang, archives), "module": module.facts["key"]},
+            {"recipe": recipe_digest(golang, imagesets, archives), "module": module.facts["key"]},
             work,
         )
     return programs

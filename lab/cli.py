@@ -1,6 +1,7 @@
 """Command line of the lab."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,13 @@ def _parser() -> argparse.ArgumentParser:
         help="Talos versions, separated by spaces (default: LAB_VERSIONS or %(default)s)",
     )
     build.set_defaults(handler=_build)
+    verify = commands.add_parser("verify", help="check every blob and every signature")
+    verify.set_defaults(handler=_verify)
+    status = commands.add_parser("status", help="what is built, what runs, what is missing")
+    status.set_defaults(handler=_status)
+    clean = commands.add_parser("clean", help="remove engine data, logs and leftovers")
+    clean.add_argument("--all", action="store_true", help="remove the whole lab, keys included")
+    clean.set_defaults(handler=_clean)
     run = commands.add_parser(
         "run",
         help="run a command with an engine or registry of the lab beside it",
@@ -75,3 +83,29 @@ def _run(place: Place, options: argparse.Namespace) -> int:
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     return run_with(place, Wanted(options.engine, options.registry), command)
+
+
+def _verify(place: Place, options: argparse.Namespace) -> int:
+    from lab.verify import report, verify_lab
+
+    findings = verify_lab(place)
+    print(report(findings))
+    return 0 if all(finding.sound for finding in findings) else 1
+
+
+def _status(place: Place, options: argparse.Namespace) -> int:
+    from lab.upkeep import status
+
+    print(json.dumps(status(place), indent=1))
+    return 0
+
+
+def _clean(place: Place, options: argparse.Namespace) -> int:
+    from lab.steps import build_lock
+    from lab.upkeep import clean
+
+    with build_lock(place):
+        removed = clean(place, options.all)
+    for path in removed:
+        print(f"removed {path}")
+    return 0

@@ -37,12 +37,15 @@ class VersionParts:
 
 
 def program_layer(target: Path, binary: Path) -> Layer:
-    """Pack the imager program under both of its names, which it tells apart by argv[0]."""
+    """Pack the imager program under both of its names, which it tells apart by argv[0].
+
+    In usr/bin, since /bin is a link to it that a folder of this layer would replace.
+    """
     return write_layer(
         target,
         [
-            Entry("bin/installer", binary, mode=0o755),
-            Entry("bin/imager", link_target="installer", mode=0o777),
+            Entry("usr/bin/installer", binary, mode=0o755),
+            Entry("usr/bin/imager", link_target="installer", mode=0o777),
         ],
     )
 

@@ -20,6 +20,8 @@ IMAGER_PACKAGES = (
 ).split()
 """What imagers of all versions call; sid's, because Debian 12's are too old for v1.13."""
 
+ARM64_GRUB = "grub-efi-arm64-bin"
+
 _LEFT_OUT = (
     "./var/cache/apt/*",
     "./var/lib/apt/lists/*",
@@ -44,8 +46,22 @@ def make_rootfs(folder: Path) -> dict[str, Any]:
     root, log = folder / "root", folder / "log"
     make_sid(root, IMAGER_PACKAGES, log)
     (root / "tmp").chmod(0o1777)
+    arm64_grub = add_arm64_grub(root, log)
     layer = pack_tree(root, folder / "layer.tar.gz")
-    return {"layer": layer_facts(layer), "packages": package_versions(root, log)}
+    return {"layer": layer_facts(layer), "packages": package_versions(root, log) | arm64_grub}
+
+
+def add_arm64_grub(root: Path, log: Path) -> dict[str, str]:
+    """Add GRUB's modules for arm64, which Debian packages for arm64 hosts only."""
+    in_root(root, ["sh", "-ec", f"cd /var/tmp && apt-get download {ARM64_GRUB}:arm64"], log)
+    (archive,) = (root / "var/tmp").glob(f"{ARM64_GRUB}_*.deb")
+    unpacked = root / "var/tmp/arm64-grub"
+    run(["dpkg-deb", "-x", archive, unpacked], log=log)
+    (unpacked / "usr/lib/grub/arm64-efi").rename(root / "usr/lib/grub/arm64-efi")
+    version = run(["dpkg-deb", "-W", "--showformat=${Version}", archive])
+    remove_tree(unpacked)
+    archive.unlink()
+    return {f"{ARM64_GRUB}:arm64": version}
 
 
 def pack_tree(root: Path, target: Path) -> Layer:

@@ -16,7 +16,7 @@ from lab.engine import DockerEngine, present_engine
 from lab.oci import Layout
 from lab.place import Place
 from lab.registry import fill_storage, running_registry
-from lab.services import shared_service, stop_unused
+from lab.services import Service, shared_service, stop_unused
 from lab.steps import load_result, remove_tree
 
 
@@ -120,6 +120,12 @@ def _remove_stale(base: Path) -> None:
             remove_tree(folder)
 
 
+def all_services(place: Place) -> list[Service]:
+    """Return every shared service of the lab, running or not."""
+    return [DockerEngine(place)]
+
+
 def stop_leftovers(place: Place) -> None:
     """Stop services that a killed `lab run` left behind."""
-    stop_unused(DockerEngine(place))
+    for service in all_services(place):
+        stop_unused(service)
