@@ -1,0 +1,78 @@
+"""``local-imager plan``: what a build would do, without doing it and without an engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from local_imager.cli.context import App
+    from local_imager.pipeline import PlannedAsset
+
+
+@click.command("plan")
+@click.argument("schematic")
+@click.argument("assets", nargs=-1, metavar="[ASSET]...")
+@click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
+@click.option("--builder", metavar="V|newest|same", help="Which imager would run.")
+@click.option("--from", "source", metavar="PLACE", help="Read images from this layout or registry.")
+@click.option("--offline", is_flag=True, help="Look only into the store.")
+@click.option("--secureboot-keys", metavar="DIR", help="Directory of the secure boot keys.")
+@click.option("--show-secrets", is_flag=True, help="Show configuration, arguments and META.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.pass_obj
+def plan(
+    app: App,
+    schematic: str,
+    assets: tuple[str, ...],
+    version: str,
+    offline: bool,
+    as_json: bool,
+    show_secrets: bool = False,
+    **flags: object,
+) -> None:
+    """Show for each ASSET of a SCHEMATIC the imager profile, the images and what is there already.
+
+    Catalogues are read (and verified) when a source is at hand, so that digests are known;
+    without one the plan names what it would need.
+    """
+    import json
+
+    from local_imager.pipeline import BuildOrder, default_asset
+    from local_imager.schematic.parse import read_schematic
+
+    app = app.with_flags(flags)
+    order = BuildOrder(
+        read_schematic(schematic), version, assets or (default_asset(),), offline=offline
+    )
+    planned = app.factory.plan(order)
+    documents = [entry.as_dict(show_secrets=show_secrets) for entry in planned]
+    if as_json:
+        document = {
+            "schematic_id": planned[0].plan.schematic_id,
+            "version": version,
+            "assets": documents,
+        }
+        click.echo(json.dumps(document, indent=2))
+        return
+    click.echo(f"schematic {planned[0].plan.schematic_id}  version {version}")
+    for entry, document in zip(planned, documents, strict=True):
+        _print_entry(entry, document)
+
+
+def _print_entry(entry: PlannedAsset, document: dict[str, object]) -> None:
+    import yaml
+
+    state = "in the store already" if entry.cached else "to be built"
+    click.echo()
+    click.echo(click.style(entry.plan.asset, bold=True) + f"  ({state})")
+    click.echo(f"  base {entry.plan.version}, builder {entry.plan.builder or 'not known yet'}")
+    for warning in entry.plan.warnings:
+        click.echo(click.style("  note: ", fg="yellow") + warning)
+    for requirement in entry.requirements:
+        where = "in the store" if requirement.in_store else "to be fetched"
+        click.echo(f"  {requirement.role:<20} {requirement.reference}  {where}")
+    text = yaml.safe_dump(document["profile"], sort_keys=False)
+    click.echo("  profile:\n" + "".join(f"    {line}\n" for line in text.splitlines()), nl=False)
+    click.echo("  by hand:\n    " + entry.command)

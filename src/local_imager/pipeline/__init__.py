@@ -1,0 +1,25 @@
+"""The application service that joins the steps: plan, obtain, build, store, export.
+
+The only package that puts the steps together. The command line and programs
+(``from local_imager import Factory``) both work through :class:`Factory`.
+"""
+
+from local_imager.pipeline.factory import Factory
+from local_imager.pipeline.values import (
+    BuildOrder,
+    BuildResult,
+    PlannedAsset,
+    PlannedImage,
+    default_asset,
+    host_arch,
+)
+
+__all__ = [
+    "BuildOrder",
+    "BuildResult",
+    "Factory",
+    "PlannedAsset",
+    "PlannedImage",
+    "default_asset",
+    "host_arch",
+]

@@ -1,0 +1,217 @@
+"""The factory: one object that does the whole main job with one set of settings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from local_imager.events import NULL_SINK, EventSink, StepFinished
+from local_imager.oci.model import canonical_json
+from local_imager.pipeline.planning import Job, Planner
+from local_imager.pipeline.values import BuildOrder, BuildResult, PlannedAsset
+from local_imager.profile.assetname import AssetName
+from local_imager.profile.version import TalosVersion
+from local_imager.schematic.canonical import canonical_bytes
+from local_imager.schematic.model import Schematic
+from local_imager.settings import Settings
+from local_imager.store.records import AssetRecord, StoredAsset
+from local_imager.store.store import Store
+
+if TYPE_CHECKING:
+    from local_imager.build.assemble import BuiltAsset
+    from local_imager.build.request import Runner
+    from local_imager.sources.upstream import Sources
+
+ARTIFACT_BUILD_RECORD: Final = "application/vnd.local-imager.build-record.v1+json"
+ARTIFACT_BUILD_LOG: Final = "application/vnd.local-imager.build-log.v1"
+ARTIFACT_SCHEMATIC: Final = "application/vnd.local-imager.schematic.v1+yaml"
+
+
+class Factory:
+    """Plans and builds with one set of settings; opens store, sources and engine when needed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        sink: EventSink = NULL_SINK,
+        cancel: threading.Event | None = None,
+        runner: Runner | None = None,
+    ) -> None:
+        self.settings = settings
+        self._sink = sink
+        self._cancel = cancel or threading.Event()
+        self._runner = runner
+
+    @cached_property
+    def store(self) -> Store:
+        """The store of the settings, made when it is not there."""
+        return Store.open(self.settings.store)
+
+    @cached_property
+    def sources(self) -> Sources:
+        """The verified sources of the settings: the store first, then where images come from."""
+        from local_imager.sources.upstream import sources_from_settings
+
+        return sources_from_settings(self.settings, self.store, self._sink)
+
+    @cached_property
+    def offline_sources(self) -> Sources:
+        """The same policy over nothing but the store."""
+        from local_imager.sources.upstream import sources_from_settings
+
+        return sources_from_settings(self.settings, self.store, self._sink, offline=True)
+
+    def plan(self, order: BuildOrder) -> list[PlannedAsset]:
+        """Return what :meth:`build` would do; no engine is asked and no big image is fetched.
+
+        Where no source can be reached the plan is unresolved: names in place of digests.
+        """
+        return self._planner(order).describe(order)
+
+    def _planner(self, order: BuildOrder) -> Planner:
+        sources = self.offline_sources if order.offline else self.sources
+        return Planner(self.settings, sources, self.store, self._sink)
+
+    def build(self, order: BuildOrder) -> list[BuildResult]:
+        """Build (or find in the store) every asset of the order, in its order.
+
+        Raises a :class:`LocalImagerError` of the kind that fits; what was finished before stays
+        in the store. Nothing that was started outlives the call.
+        """
+        jobs = self._jobs(order)
+        results: dict[str, BuildResult] = {}
+        with self._locked(jobs) as release:
+            missing = []
+            for job in jobs:
+                stored = None if order.rebuild else self.store.find_build(job.build_key)
+                if stored is None:
+                    missing.append(job)
+                    continue
+                release(job.build_key)
+                self._sink.emit(StepFinished("build", job.plan.asset, 0.0, "cached"))
+                results[job.plan.asset] = self._result(order, job, stored, None)
+            for job, built in self._build_missing(order, missing):
+                stored = self._ingest(order.schematic, job, built)
+                release(job.build_key)
+                results[job.plan.asset] = self._result(order, job, stored, built.duration_s)
+        return [results[job.plan.asset] for job in jobs]
+
+    def _jobs(self, order: BuildOrder) -> list[Job]:
+        planner = self._planner(order)
+        version = TalosVersion.parse(order.version)
+        names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
+        catalogue = planner.catalogue(order.schematic, version)
+        _, builder = planner.sources.builder(self.settings.builder, version)
+        plans = planner.plans(order.schematic, version, names, catalogue, builder)
+        wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
+        images = planner.sources.obtain_all(tuple(wanted))
+        return [planner.job(entry, images, order) for entry in plans]
+
+    @contextmanager
+    def _locked(self, jobs: Sequence[Job]) -> Iterator[Callable[[str], None]]:
+        """Hold the lock of every build key, taken in one order so that nobody waits in a circle.
+
+        Yields a function that gives one back early, when its asset is there.
+        """
+        held: dict[str, ExitStack] = {}
+        with ExitStack() as everything:
+            for key, asset in sorted({job.build_key: job.plan.asset for job in jobs}.items()):
+                held[key] = everything.enter_context(ExitStack())
+                held[key].enter_context(self.store.build_lock(key, sink=self._sink, what=asset))
+            yield lambda key: held[key].close()
+
+    def _build_missing(
+        self, order: BuildOrder, missing: Sequence[Job]
+    ) -> Iterator[tuple[Job, BuiltAsset]]:
+        if not missing:
+            return
+        from local_imager.build.assemble import AssetJob, BuildOptions, build_assets
+
+        settings = self.settings
+        options = BuildOptions(
+            exact=order.exact,
+            timeout_s=settings.timeout_s,
+            memory_bytes=settings.memory_bytes,
+            epoch=settings.epoch,
+            allow_privileged=settings.allow_privileged,
+            jobs=settings.jobs,
+        )
+        by_asset = {job.plan.asset: job for job in missing}
+        with (
+            self.store.build_slot(settings.max_builds, sink=self._sink),
+            self.store.workspace() as workspace,
+            self._open_runner() as runner,
+        ):
+            for built in build_assets(
+                [AssetJob(job.plan, job.images) for job in missing],
+                runner=runner,
+                layout=self.store.layout,
+                boot_files=self.sources.boot_files,
+                key_dir=settings.secureboot_keys,
+                workspace=workspace,
+                options=options,
+                sink=self._sink,
+                cancel=self._cancel,
+            ):
+                yield by_asset[built.asset], built
+
+    @contextmanager
+    def _open_runner(self) -> Iterator[Runner]:
+        if self._runner is not None:
+            yield self._runner
+            return
+        from local_imager.build.runner import DockerRunner
+
+        runner = DockerRunner()
+        try:
+            yield runner
+        finally:
+            runner.close()
+
+    def _ingest(self, schematic: Schematic, job: Job, built: BuiltAsset) -> StoredAsset:
+        """Store the file, and beside it the schematic, the build record and the log."""
+        entry = job.plan
+        stored = self.store.put_asset(
+            AssetRecord(
+                entry.schematic_id,
+                str(entry.version),
+                entry.asset,
+                job.build_key,
+                built.path,
+                media_type=AssetName.parse(entry.asset).content_type,
+                private=entry.holds_secrets,
+            )
+        )
+        record = {**built.record, "build_key": job.build_key, "digest": str(stored.digest)}
+        attached = (
+            (ARTIFACT_SCHEMATIC, canonical_bytes(schematic), "application/yaml"),
+            (ARTIFACT_BUILD_RECORD, canonical_json(record), "application/json"),
+            (ARTIFACT_BUILD_LOG, built.log.encode(), "text/plain"),
+        )
+        for artifact_type, data, media_type in attached:
+            self.store.add_referrer(stored, artifact_type, data, media_type)
+        return stored
+
+    def _result(
+        self, order: BuildOrder, job: Job, stored: StoredAsset, duration_s: float | None
+    ) -> BuildResult:
+        path = None
+        if order.export_to is not None:
+            folder = order.export_to / stored.schematic_id[:12] / stored.version
+            path = self.store.export(stored, folder / stored.asset, overwrite=True).path
+        return BuildResult(
+            asset=stored.asset,
+            path=path,
+            digest=stored.digest,
+            size_bytes=stored.size_bytes,
+            schematic_id=stored.schematic_id,
+            version=stored.version,
+            build_key=job.build_key,
+            manifest_digest=stored.manifest_digest,
+            cached=duration_s is None,
+            duration_s=duration_s or 0.0,
+        )
