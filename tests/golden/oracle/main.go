@@ -1,7 +1,7 @@
 // Command schematic-oracle answers what the Image Factory's YAML library makes of a schematic.
 //
 // It reads one JSON object per line, {"input_base64": "..."}, and writes one per line:
-// {"canonical": "..."} or {"error": "..."}. The struct below states the schematic's wire format;
+// {"canonical": "..."}, {"error": "..."} or {"unstable": true}. The struct below states the schematic's wire format;
 // reading is strict and the text is what the library marshals, as the vectors in
 // schematics.json show.
 package main
@@ -16,6 +16,9 @@ import (
 
 	"go.yaml.in/yaml/v4"
 )
+
+// stabilityRuns is how often a text is written again to see whether it is always the same.
+const stabilityRuns = 6
 
 type bootloader int
 
@@ -78,6 +81,7 @@ type schematic struct {
 type answer struct {
 	Canonical string `json:"canonical,omitempty"`
 	Error     string `json:"error,omitempty"`
+	Unstable  bool   `json:"unstable,omitempty"`
 }
 
 // answerFor recovers, because a few inputs make the library panic; the factory then answers nothing.
@@ -104,6 +108,14 @@ func answerFor(input []byte) (reply answer) {
 	text, err := yaml.Marshal(value)
 	if err != nil {
 		return answer{Error: err.Error()}
+	}
+
+	// A few sets of keys (NaN, two dates) have no order, and the text then changes from run to run.
+	for range stabilityRuns {
+		again, err := yaml.Marshal(value)
+		if err != nil || !bytes.Equal(text, again) {
+			return answer{Unstable: true}
+		}
 	}
 
 	return answer{Canonical: string(text)}

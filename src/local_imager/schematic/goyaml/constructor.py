@@ -28,7 +28,6 @@ from local_imager.schematic.goyaml.shapes import (
     Unsigned,
 )
 
-
 _TEXT, _ANYTHING = Text(), Anything()
 _UNSET = object()  # what Go calls "not good": the field keeps its value, the item is dropped
 _TRUE_WORDS = frozenset("y Y yes Yes YES on On ON".split())

@@ -6,10 +6,19 @@ runs of digits by their number, letters after everything else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cmp_to_key
 
 from local_imager.schematic.goyaml.values import KIND_STRING, key_kind
+
+# Letters and digits of Unicode 15.0, which Go has, that Python 3.11 (Unicode 14) does not know.
+_NEW_LETTERS = re.compile(
+    "[\U0001123f-\U00011240\U00011f02\U00011f04-\U00011f10\U00011f12-\U00011f33\U0001342f"
+    "\U00013441-\U00013446\U0001b132\U0001b155\U0001df25-\U0001df2a\U0001e030-\U0001e06d"
+    "\U0001e4d0-\U0001e4eb\U0002b739\U00031350-\U000323af]"
+)
+_NEW_DIGITS = re.compile("[\U00011f50-\U00011f59\U0001e4f0-\U0001e4f9]")
 
 _INT64_MASK = (1 << 64) - 1
 _INT64_SIGN = 1 << 63
@@ -52,7 +61,7 @@ def _text_less(a: str, b: str) -> bool:
         if a_char == b_char:
             after_digit = _is_digit(a_char)
             continue
-        a_letter, b_letter = a_char.isalpha(), b_char.isalpha()
+        a_letter, b_letter = _is_letter(a_char), _is_letter(b_char)
         if a_letter and b_letter:
             return a_char < b_char
         if a_letter or b_letter:
@@ -94,4 +103,8 @@ def _number(text: str, index: int, start: int) -> tuple[int, int]:
 
 
 def _is_digit(char: str) -> bool:
-    return char.isdecimal()
+    return char.isdecimal() or _NEW_DIGITS.match(char) is not None
+
+
+def _is_letter(char: str) -> bool:
+    return char.isalpha() or _NEW_LETTERS.match(char) is not None

@@ -67,9 +67,8 @@ class Reader:
     def _decode_window(self) -> None:
         window = self._data[self._offset : self._offset + self._unread_window]
         self._unread_window = WINDOW_BYTES
-        is_last = self._offset + len(window) >= len(self._data)
-        if not is_last:
-            window = window[: len(window) - self._cut_length(window)]
+        # A character that is cut off is an error only when nothing else is left to decode.
+        window = window[: len(window) - self._cut_length(window)] or window
         problem = ""
         try:
             text = window.decode(self._encoding)

@@ -34,6 +34,9 @@ class _SimpleKey:
         self.mark = mark
 
 
+_NO_KEY = _SimpleKey(False, 0, 0, Mark(0, 0))
+
+
 class Scanner:
     """The stream of tokens of one input. ``peek`` and ``next`` raise YamlError."""
 
@@ -49,7 +52,7 @@ class Scanner:
         self._indents: list[int] = []
         self._key_allowed = True
         self._key_possible = False
-        self._key = _SimpleKey(False, 0, 0, Mark(1, 1))
+        self._key = _NO_KEY
         self._outer_keys: list[_SimpleKey] = []
 
     def peek(self) -> Token:
@@ -198,7 +201,7 @@ class Scanner:
         self._check_depth(self._flow_level)
         if self._key_possible:
             self._outer_keys.append(self._key)
-        self._key = _SimpleKey(False, 0, 0, self._cursor.mark)
+        self._key = _NO_KEY  # still "possible", but on no line: so the library leaves it
         self._key_allowed = True
         self._append_indicator(kind)
 
