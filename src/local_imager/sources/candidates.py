@@ -35,7 +35,7 @@ Form = Literal["bundle-v0.3", "bundle-older", "cosign-legacy", "cosign-attestati
 MEDIA_SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
 MEDIA_DSSE: Final = "application/vnd.dsse.envelope.v1+json"
 ARTIFACT_LEGACY_SIGNATURE: Final = "application/vnd.dev.cosign.artifact.sig.v1+json"
-_BUNDLE_PREFIX: Final = "application/vnd.dev.sigstore.bundle"
+BUNDLE_PREFIX: Final = "application/vnd.dev.sigstore.bundle"
 ANNOTATION_SIGNATURE: Final = "dev.cosignproject.cosign/signature"
 ANNOTATION_CERTIFICATE: Final = "dev.sigstore.cosign/certificate"
 ANNOTATION_LOG_ENTRY: Final = "dev.sigstore.cosign/bundle"
@@ -152,7 +152,7 @@ class Finder:
         if kind == ARTIFACT_LEGACY_SIGNATURE:
             if self.predicate_type == PREDICATE_IMAGE_SIGNATURE:
                 yield from self._legacy(descriptor, "cosign-legacy", where)
-        elif kind.startswith(_BUNDLE_PREFIX):
+        elif kind.startswith(BUNDLE_PREFIX):
             yield self._guarded("bundle-v0.3", where, partial(self._bundle, manifest, where))
 
     def _bundle(self, manifest: Manifest, where: str) -> Candidate:

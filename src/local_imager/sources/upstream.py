@@ -1,0 +1,339 @@
+"""The application's one door to source images: what there is, and each image verified.
+
+The store comes first and is verified again on each use; what it lacks is fetched from the source,
+if there is one. Nothing leaves this class that did not pass the gate.
+"""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from local_imager.errors import (
+    InputError,
+    IntegrityError,
+    NotFound,
+    SourceError,
+    VerificationRefused,
+)
+from local_imager.events import EventSink, Message, step
+from local_imager.oci.layout_source import LayoutSource
+from local_imager.oci.model import Reference
+from local_imager.oci.source import ImageSource
+from local_imager.profile.builder import knows
+from local_imager.profile.model import Arch, Catalogue, Requirement
+from local_imager.profile.quirks import BuilderFeature, Feature, Quirks, available_versions
+from local_imager.profile.resolve import find_overlay
+from local_imager.profile.version import TalosVersion
+from local_imager.sources.catalog import (
+    EXTENSION_FILES,
+    MAX_CATALOGUE_BYTES,
+    OVERLAY_FILES,
+    parse_extensions,
+    parse_overlays,
+)
+from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete, wait_for_all
+from local_imager.sources.imagefiles import boot_files, read_files
+from local_imager.sources.trust import TrustPolicy
+from local_imager.sources.verify import VerifiedImage, verify_image
+from local_imager.store.store import Store
+
+IMAGER: Final = "siderolabs/imager"
+EXTENSIONS: Final = "siderolabs/extensions"
+OVERLAYS: Final = "siderolabs/overlays"
+# An overlay's profile document has a dozen lines.
+MAX_PROFILE_BYTES: Final = 256 * 1024
+_SUGGESTIONS: Final = 5
+_WHERE_ELSE: Final = (
+    "where no registry can be reached: use the lab (UPSTREAM=lab), a layout or bundle "
+    "(--from DIR), or a mirror (upstream.mirrors)"
+)
+
+
+def host_arch() -> Arch:
+    """Return the architecture of this machine as image platforms spell it."""
+    return "arm64" if platform.machine().lower() in ("aarch64", "arm64") else "amd64"
+
+
+class Sources:
+    """Verified source images and catalogues, from the store and (optionally) an upstream.
+
+    ``registry`` is the prefix of every image's name (``ghcr.io``, ``host[/path]``); ``source`` is
+    where images are read, None for the store alone. Safe for several threads.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: str,
+        source: ImageSource | None,
+        policy: TrustPolicy,
+        sink: EventSink,
+        jobs: int = 4,
+    ) -> None:
+        self._store, self._registry = store, registry
+        self._source, self._policy = source, policy
+        self._sink, self._jobs = sink, max(1, jobs)
+        self._host: Arch = host_arch()
+        self._upstream_tags: tuple[str, ...] | None = None
+        self._catalogues: dict[TalosVersion, Catalogue] = {}
+        self._lock = threading.Lock()
+
+    # -- versions ---------------------------------------------------------------------------
+
+    def versions(self) -> tuple[TalosVersion, ...]:
+        """Return the versions that can be built, oldest first: upstream's and the store's.
+
+        An upstream that cannot be read is only an error when the store has none either.
+        """
+        held = self._held_tags()
+        try:
+            upstream = self._tags()
+        except SourceError as error:
+            if not held:
+                raise self._unreachable(error) from error
+            self._sink.emit(Message(f"only the store's versions: {error.message}", "warning"))
+            upstream = ()
+        return available_versions((*upstream, *held))
+
+    def _tags(self) -> tuple[str, ...]:
+        if self._source is None:
+            return ()
+        with self._lock:
+            if self._upstream_tags is None:
+                try:
+                    self._upstream_tags = self._source.tags(self._reference(IMAGER))
+                except NotFound:
+                    self._upstream_tags = ()
+            return self._upstream_tags
+
+    def _held_tags(self) -> tuple[str, ...]:
+        """Return the tags of the imagers in the store."""
+        prefix = f"{self._reference(IMAGER).name}:"
+        names = (entry.ref_name for entry in self._store.images())
+        return tuple(
+            n.removeprefix(prefix).partition("@")[0] for n in names if n.startswith(prefix)
+        )
+
+    def _reference(self, name: str, tag: str = "") -> Reference:
+        return Requirement("base", name, tag).reference(self._registry)
+
+    # -- images -----------------------------------------------------------------------------
+
+    def obtain(
+        self,
+        requirement: Requirement,
+        *,
+        refresh: bool = False,
+        stop: threading.Event | None = None,
+    ) -> VerifiedImage:
+        """Return a verified image whose bytes are all in the store.
+
+        The store's copy is used when it is whole and passes the policy now; otherwise the image is
+        fetched. ``refresh`` asks the source what the tag means today; ``stop`` ends a download
+        early. Raises :class:`NotFound`
+        (with the nearest versions for an unknown Talos version), :class:`VerificationRefused`,
+        :class:`IntegrityError`, :class:`SourceError`, :class:`HostError` (disk).
+        """
+        reference = requirement.reference(self._registry)
+        arches = self._arches(requirement)
+        if not refresh or self._source is None:
+            held = self._held(reference, arches)
+            if held is not None:
+                return held
+        if self._source is None:
+            raise self._not_found(requirement, f"the store has no {reference}", _WHERE_ELSE)
+        try:
+            return fetch_image(
+                self._source,
+                self._store.layout,
+                reference,
+                self._policy,
+                arches=arches,
+                sink=self._sink,
+                jobs=self._jobs,
+                stop=stop,
+            )
+        except NotFound as error:
+            raise self._not_found(requirement, error.message, error.hint) from error
+        except IntegrityError:
+            raise
+        except SourceError as error:
+            raise self._unreachable(error) from error
+
+    def obtain_all(
+        self, requirements: Iterable[Requirement], *, refresh: bool = False
+    ) -> Mapping[Requirement, VerifiedImage]:
+        """Obtain several images side by side; the first failure is raised."""
+        wanted = tuple(dict.fromkeys(requirements))
+        stop = threading.Event()
+        with ThreadPoolExecutor(max(1, min(self._jobs, len(wanted) or 1))) as pool:
+            futures = [pool.submit(self.obtain, one, refresh=refresh, stop=stop) for one in wanted]
+            wait_for_all(futures, stop)
+        return {one: future.result() for one, future in zip(wanted, futures, strict=True)}
+
+    def _arches(self, requirement: Requirement) -> Sequence[str]:
+        if requirement.arch is not None:
+            return (requirement.arch,)
+        # The imager runs on this host, and each platform's image has the boot assets of all;
+        # a catalogue is the same for every architecture.
+        return (self._host,) if requirement.role in ("builder", "base") else ()
+
+    def _held(self, reference: Reference, arches: Sequence[str]) -> VerifiedImage | None:
+        """Return the store's copy when it is whole and verifies; None when it has to be fetched."""
+        layout = self._store.layout
+        descriptor = held_descriptor(layout, reference)
+        if descriptor is None or not is_complete(layout, descriptor, arches):
+            return None
+        with step(self._sink, "verify", str(reference)):
+            try:
+                return verify_image(
+                    LayoutSource.open(layout.path),
+                    reference,
+                    descriptor,
+                    self._policy,
+                    sink=self._sink,
+                )
+            except VerificationRefused:
+                # The source may have a newer signature than the store does.
+                if self._source is None:
+                    raise
+                return None
+
+    # -- catalogues -------------------------------------------------------------------------
+
+    def catalogue(self, version: TalosVersion, *, refresh: bool = False) -> Catalogue:
+        """Return the extensions and overlays of a version, from verified catalogue images."""
+        with self._lock:
+            known = self._catalogues.get(version)
+        if known is not None and not refresh:
+            return known
+        wanted = [Requirement("extensions-catalogue", EXTENSIONS, str(version))]
+        if Quirks.of(version).has(Feature.OVERLAY):
+            wanted.append(Requirement("overlays-catalogue", OVERLAYS, str(version)))
+        images = self.obtain_all(wanted, refresh=refresh)
+        files = self._files(images[wanted[0]], EXTENSION_FILES, MAX_CATALOGUE_BYTES)
+        extensions = parse_extensions(
+            self._needed(files, "image-digests", wanted[0]),
+            files.get("descriptions.yaml", b""),
+            self._registry,
+        )
+        catalogue = Catalogue(version, extensions)
+        if len(wanted) > 1:
+            files = self._files(images[wanted[1]], OVERLAY_FILES, MAX_CATALOGUE_BYTES)
+            text = self._needed(files, "overlays.yaml", wanted[1])
+            catalogue = replace(catalogue, overlays=parse_overlays(text, self._registry))
+        with self._lock:
+            self._catalogues[version] = catalogue
+        return catalogue
+
+    def with_overlay_profile(self, catalogue: Catalogue, overlay_name: str) -> Catalogue:
+        """Return the catalogue with the profile document of one overlay read from its image.
+
+        Raises :class:`PlanError` for an overlay that the version does not have.
+        """
+        overlay = find_overlay(catalogue, overlay_name)
+        if overlay.profile_document is not None:
+            return catalogue
+        reference = overlay.reference
+        image = self.obtain(Requirement("overlay", overlay.image, reference.tag, overlay.digest))
+        name = f"profiles/{overlay.name}.yaml"
+        files = self._files(image, (name,), MAX_PROFILE_BYTES)
+        try:
+            document = files.get(name, b"").decode()
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{name} of {image.reference} is not UTF-8") from error
+        completed = tuple(
+            replace(entry, profile_document=document) if entry is overlay else entry
+            for entry in catalogue.overlays
+        )
+        return replace(catalogue, overlays=completed)
+
+    def _files(
+        self, image: VerifiedImage, names: Sequence[str], max_bytes: int
+    ) -> Mapping[str, bytes]:
+        return read_files(self._store, image, names, max_bytes=max_bytes)
+
+    def _needed(self, files: Mapping[str, bytes], name: str, of: Requirement) -> bytes:
+        if name not in files:
+            raise SourceError(f"{of.name}:{of.tag} holds no {name}", code="malformed")
+        return files[name]
+
+    # -- builder and base -------------------------------------------------------------------
+
+    def builder(
+        self, wanted: TalosVersion | str, base: TalosVersion
+    ) -> tuple[VerifiedImage, TalosVersion]:
+        """Return the imager that is to run, verified, and its version.
+
+        ``newest``: the newest release at hand that needs no privilege and is not older than the
+        base; one in the store is taken before the source is asked, so that a build needs no
+        network. Otherwise the version given. Raises :class:`NotFound` when there is none.
+        """
+        if isinstance(wanted, TalosVersion):
+            return self.obtain(Requirement("builder", IMAGER, str(wanted))), wanted
+        version = _newest_fit(available_versions(self._held_tags()), base)
+        if version is None or not self._is_held(version):
+            version = _newest_fit(self.versions(), base)
+        if version is None:
+            least = max(base, TalosVersion(1, 13, 0))
+            raise NotFound(
+                f"no imager of {least} or later is at hand to make images of {base}",
+                hint="fetch one (local-imager sources fetch --version …), or take "
+                "--builder same, which may need --allow-privileged",
+                code="no-builder",
+            )
+        return self.obtain(Requirement("builder", IMAGER, str(version))), version
+
+    def _is_held(self, version: TalosVersion) -> bool:
+        descriptor = held_descriptor(self._store.layout, self._reference(IMAGER, str(version)))
+        return descriptor is not None and is_complete(self._store.layout, descriptor, (self._host,))
+
+    def boot_files(self, base: VerifiedImage, arch: Arch) -> Mapping[str, Path]:
+        """Return kernel, initramfs and systemd boot assets of a verified imager, by file name."""
+        return boot_files(self._store, base, arch, self._host, self._sink)
+
+    # -- errors -----------------------------------------------------------------------------
+
+    def _not_found(self, requirement: Requirement, message: str, hint: str) -> NotFound:
+        if requirement.role in ("builder", "base", "extensions-catalogue", "base-installer"):
+            near = self._nearest(requirement.tag)
+            if near:
+                return NotFound(
+                    f"there is no Talos {requirement.tag} ({message})",
+                    hint=f"nearest versions at hand: {near}",
+                    code="unknown-version",
+                )
+        return NotFound(message, hint=hint)
+
+    def _nearest(self, tag: str) -> str:
+        """Return the versions nearest to a tag as text; empty when it exists or none are known."""
+        try:
+            asked = TalosVersion.parse(tag)
+            known = self.versions()
+        except (SourceError, InputError):
+            return ""
+        if asked in known:
+            return ""
+
+        def distance(version: TalosVersion) -> tuple[int, int, int]:
+            ours, theirs = version.release, asked.release
+            return (abs(ours[0] - theirs[0]), abs(ours[1] - theirs[1]), abs(ours[2] - theirs[2]))
+
+        return ", ".join(str(v) for v in sorted(known, key=distance)[:_SUGGESTIONS])
+
+    def _unreachable(self, error: SourceError) -> SourceError:
+        hint = f"{error.hint}; {_WHERE_ELSE}" if error.hint else _WHERE_ELSE
+        return SourceError(error.message, hint=hint, code=error.code)
+
+
+def _newest_fit(versions: Sequence[TalosVersion], base: TalosVersion) -> TalosVersion | None:
+    """Pick the newest unprivileged imager that is not older than the base; releases first."""
+    fit = [v for v in versions if v >= base and knows(v, BuilderFeature.UNPRIVILEGED_DISK)]
+    releases = [v for v in fit if not v.prerelease]
+    return max(releases or fit, default=None)
