@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from local_imager.errors import PlanError
+from local_imager.profile.effects import DEFAULT_SECTOR_BYTES
 from local_imager.profile.imager import default_bootloader
 from local_imager.profile.model import BuildPlan, Profile
 from local_imager.profile.platforms import PLATFORMS
 from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Feature, Quirks
 from local_imager.profile.version import TalosVersion
-
-_DEFAULT_SECTOR_BYTES = 512
 
 
 def knows(builder: TalosVersion, feature: BuilderFeature) -> bool:
@@ -97,7 +96,7 @@ def _asked_of_disk(
         dual = asked == "dual-boot"
         feature = BuilderFeature.DUAL_BOOT if dual else BuilderFeature.DISK_BOOTLOADER
         found.append((feature, f"ignores the boot loader {asked}"))
-    if disk.get("diskSectorSize", _DEFAULT_SECTOR_BYTES) != _DEFAULT_SECTOR_BYTES:
+    if disk.get("diskSectorSize", DEFAULT_SECTOR_BYTES) != DEFAULT_SECTOR_BYTES:
         found.append((BuilderFeature.SECTOR_SIZE, "ignores the sector size"))
     if secureboot and disk.get("sdBootEnrollKeys"):
         found.append((BuilderFeature.DISK_ENROLL_KEYS, "ignores enrollKeys of a disk image"))

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.customize import WITH_EXTENSIONS, WITH_META, takes_kernel_args
 from local_imager.profile.platforms import PLATFORMS
-from local_imager.profile.quirks import Feature, Quirks
+from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Feature, Quirks
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.model import Schematic
 
@@ -28,6 +28,8 @@ SECTOR_SIZE: Final = "customization.diskImage.sectorSize"
 ENROLL_KEYS: Final = "customization.secureboot.enrollKeys"
 WELL_KNOWN: Final = "customization.secureboot.includeWellKnownCertificates"
 OVERLAY: Final = "overlay"
+
+DEFAULT_SECTOR_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,12 @@ def _findings(schematic: Schematic, version: TalosVersion, asset: AssetName) -> 
     yield from _command_line(given, quirks, asset)
     if BOOTLOADER in given:
         yield from _bootloader(schematic, quirks, asset)
-    if SECTOR_SIZE in given and asset.kind != "image":
-        yield "info", SECTOR_SIZE, f"only disk images have sectors, {_a(asset)} has none"
-    yield from _secure_boot(given, asset)
+    if SECTOR_SIZE in given:
+        if asset.kind != "image":
+            yield "info", SECTOR_SIZE, f"only disk images have sectors, {_a(asset)} has none"
+        elif schematic.customization.sector_size != DEFAULT_SECTOR_BYTES:
+            yield "info", SECTOR_SIZE, _needs(BuilderFeature.SECTOR_SIZE)
+    yield from _secure_boot(schematic, given, asset)
 
 
 def _platform(version: TalosVersion, asset: AssetName) -> Iterator[_Raw]:
@@ -105,7 +110,7 @@ def _platform(version: TalosVersion, asset: AssetName) -> Iterator[_Raw]:
             "warning",
             "version",
             f"Talos {version} does not know the platform {platform.name}, "
-            f"which came with v{str(platform.min_version)[1:]}",
+            f"which came with {platform.min_version}",
         )
     if asset.arch not in platform.arches:
         yield "info", "asset", f"{platform.label} is not offered for {asset.arch}"
@@ -178,7 +183,7 @@ def _bootloader(schematic: Schematic, quirks: Quirks, asset: AssetName) -> Itera
         yield "warning", BOOTLOADER, f"from v1.10 on arm64 machines start from sd-boot, not {asked}"
 
 
-def _secure_boot(given: list[str], asset: AssetName) -> Iterator[_Raw]:
+def _secure_boot(schematic: Schematic, given: list[str], asset: AssetName) -> Iterator[_Raw]:
     enrols = asset.kind in ("iso", "image")
     for field in (ENROLL_KEYS, WELL_KNOWN):
         if field not in given:
@@ -188,6 +193,14 @@ def _secure_boot(given: list[str], asset: AssetName) -> Iterator[_Raw]:
             yield "warning", field, f"{what} counts only in assets with -secureboot in their name"
         elif not enrols:
             yield "info", field, f"keys are enrolled by ISOs and disk images, not by {_a(asset)}"
+    asked = schematic.customization.secureboot.enroll_keys.lower()
+    if asset.secureboot and asset.kind == "image" and asked not in ("", "if-safe"):
+        yield "info", ENROLL_KEYS, _needs(BuilderFeature.DISK_ENROLL_KEYS)
+
+
+def _needs(feature: BuilderFeature) -> str:
+    major, minor, patch = BUILDER_SINCE[feature]
+    return f"in a disk image this needs an imager from v{major}.{minor}.{patch} on to build it"
 
 
 def _a(asset: AssetName) -> str:

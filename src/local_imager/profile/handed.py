@@ -12,8 +12,9 @@ from typing import Any, Final
 from local_imager.errors import PlanError
 from local_imager.profile.customize import ENROLMENT_FILES, REQUIRED_KEYS
 from local_imager.profile.imager import filled_output
-from local_imager.profile.model import BaseFile, BuildPlan, Kind, PlanOptions, Profile
+from local_imager.profile.model import BaseFile, BuildPlan, Kind, Locate, PlanOptions, Profile
 from local_imager.profile.quirks import Feature, Quirks
+from local_imager.schematic.goyaml.emitter import emit
 
 KERNEL: Final = "vmlinuz"
 INITRAMFS: Final = "initramfs.xz"
@@ -109,3 +110,12 @@ def disk_bytes(profile: Profile) -> int:
     if profile.kind != "image":
         return 0
     return int(filled_output(profile.document)["imageOptions"]["diskSize"])
+
+
+def profile_text(profile: Profile, locate: Locate) -> str:
+    """Return the profile as the YAML that the imager reads from its standard input.
+
+    Written by the rules of the imager's own YAML library, so that each value of an overlay's
+    options reads back as what it was.
+    """
+    return emit(profile.rendered(locate).items())

@@ -21,6 +21,9 @@ Release = tuple[int, int, int]
 MIN_TALOS: Final = TalosVersion(1, 2, 0)
 """The oldest Talos that the factory (and so this program) makes images of."""
 
+NEWEST_KNOWN: Final = TalosVersion(1, 14, 0)
+"""The newest version whose rules stand here; later ones are taken to follow them too."""
+
 _MIB: Final = 1024 * 1024
 
 
