@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def build(
     ctx: click.Context,
+    /,
     schematic: str,
     assets: tuple[str, ...],
     version: str,
@@ -84,7 +85,7 @@ def build(
         rebuild=rebuild,
         export_to=None if no_export else app.settings.out,
     )
-    results = app.build(order)
+    results = app.factory.build(order)
     if as_json:
         import json
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from local_imager.cli.context import App
     from local_imager.pipeline import PlannedAsset
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def plan(
     app: App,
+    /,
     schematic: str,
     assets: tuple[str, ...],
     version: str,
@@ -61,7 +64,7 @@ def plan(
         _print_entry(entry, document)
 
 
-def _print_entry(entry: PlannedAsset, document: dict[str, object]) -> None:
+def _print_entry(entry: PlannedAsset, document: Mapping[str, object]) -> None:
     import yaml
 
     state = "in the store already" if entry.cached else "to be built"

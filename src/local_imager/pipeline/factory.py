@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.events import NULL_SINK, EventSink, StepFinished
 from local_imager.oci.model import canonical_json
-from local_imager.pipeline.planning import Job, Planner
+from local_imager.pipeline.opening import open_sources
+from local_imager.pipeline.planning import Job, Planner, wanted_builder
 from local_imager.pipeline.values import BuildOrder, BuildResult, PlannedAsset
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.version import TalosVersion
@@ -54,16 +55,12 @@ class Factory:
     @cached_property
     def sources(self) -> Sources:
         """The verified sources of the settings: the store first, then where images come from."""
-        from local_imager.sources.upstream import sources_from_settings
-
-        return sources_from_settings(self.settings, self.store, self._sink)
+        return open_sources(self.settings, self.store, self._sink)
 
     @cached_property
     def offline_sources(self) -> Sources:
         """The same policy over nothing but the store."""
-        from local_imager.sources.upstream import sources_from_settings
-
-        return sources_from_settings(self.settings, self.store, self._sink, offline=True)
+        return open_sources(self.settings, self.store, self._sink, offline=True)
 
     def plan(self, order: BuildOrder) -> list[PlannedAsset]:
         """Return what :meth:`build` would do; no engine is asked and no big image is fetched.
@@ -105,7 +102,7 @@ class Factory:
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
         catalogue = planner.catalogue(order.schematic, version)
-        _, builder = planner.sources.builder(self.settings.builder, version)
+        _, builder = planner.sources.builder(wanted_builder(self.settings, version), version)
         plans = planner.plans(order.schematic, version, names, catalogue, builder)
         wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
         images = planner.sources.obtain_all(tuple(wanted))
@@ -150,7 +147,7 @@ class Factory:
                 [AssetJob(job.plan, job.images) for job in missing],
                 runner=runner,
                 layout=self.store.layout,
-                boot_files=self.sources.boot_files,
+                boot_files=self._planner(order).sources.boot_files,
                 key_dir=settings.secureboot_keys,
                 workspace=workspace,
                 options=options,

@@ -100,10 +100,10 @@ class Planner:
             return None
 
     def _builder_if_known(self, version: TalosVersion) -> TalosVersion | None:
+        """Return the builder's version without fetching the builder."""
+        wanted = wanted_builder(self._settings, version)
         try:
-            return self.sources.builder_version(self._settings.builder, version)
-        except VerificationRefused:
-            raise
+            return self.sources.builder_version(wanted, version)
         except SourceError:
             return None
 
@@ -124,9 +124,14 @@ class Planner:
         return PlannedAsset(entry, images, cached, command)
 
     def _described_image(self, requirement: Requirement) -> PlannedImage:
+        from local_imager.sources.fetch import held_descriptor
+
         reference = requirement.reference(self._settings.registry)
-        digest, in_store = self.sources.look_up(requirement)
-        return PlannedImage(requirement.role, reference, digest, requirement.arch, in_store)
+        held = held_descriptor(self._store.layout, reference)
+        digest = held.digest if held else requirement.digest
+        return PlannedImage(
+            requirement.role, reference, digest, requirement.arch, in_store=held is not None
+        )
 
     def handed(self, entry: BuildPlan) -> BuildPlan:
         """Return the plan with the profile that the builder is really given."""
@@ -165,6 +170,13 @@ class Planner:
             for path in sorted(keys.iterdir())
             if path.is_file()
         }
+
+
+def wanted_builder(settings: Settings, base: TalosVersion) -> TalosVersion | str:
+    """Return the builder that the settings ask for: a version, or ``newest``."""
+    if settings.builder == "newest":
+        return "newest"
+    return base if settings.builder == "same" else TalosVersion.parse(settings.builder)
 
 
 def command_by_hand(handed: BuildPlan, builder: str, settings: Settings) -> str:

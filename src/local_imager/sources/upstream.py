@@ -269,14 +269,19 @@ class Sources:
     def builder(
         self, wanted: TalosVersion | str, base: TalosVersion
     ) -> tuple[VerifiedImage, TalosVersion]:
-        """Return the imager that is to run, verified, and its version.
+        """Return the imager that is to run, verified, and its version (see builder_version)."""
+        version = self.builder_version(wanted, base)
+        return self.obtain(Requirement("builder", IMAGER, str(version))), version
+
+    def builder_version(self, wanted: TalosVersion | str, base: TalosVersion) -> TalosVersion:
+        """Return which imager is to run, without fetching it.
 
         ``newest``: the newest release at hand that needs no privilege and is not older than the
         base; one in the store is taken before the source is asked, so that a build needs no
         network. Otherwise the version given. Raises :class:`NotFound` when there is none.
         """
         if isinstance(wanted, TalosVersion):
-            return self.obtain(Requirement("builder", IMAGER, str(wanted))), wanted
+            return wanted
         version = _newest_fit(available_versions(self._held_tags()), base)
         if version is None or not self._is_held(version):
             version = _newest_fit(self.versions(), base)
@@ -288,7 +293,7 @@ class Sources:
                 "--builder same, which may need --allow-privileged",
                 code="no-builder",
             )
-        return self.obtain(Requirement("builder", IMAGER, str(version))), version
+        return version
 
     def _is_held(self, version: TalosVersion) -> bool:
         descriptor = held_descriptor(self._store.layout, self._reference(IMAGER, str(version)))
