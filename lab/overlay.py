@@ -32,8 +32,11 @@ case "${1:-}" in
   install)
     prefix=$(field mountPrefix)
     artifacts=$(field artifactsPath)
-    mkdir -p "$prefix/boot/EFI/lab"
-    cp "$artifacts/@ARCH@/lab-board/config.txt" "$prefix/boot/EFI/lab/config.txt"
+    # Firmware belongs to boot/EFI; a second copy in boot is seen where the imager makes EFI anew.
+    for place in boot/EFI/lab boot/lab; do
+      mkdir -p "$prefix/$place"
+      cp "$artifacts/@ARCH@/lab-board/config.txt" "$prefix/$place/config.txt"
+    done
     ;;
   *)
     echo "usage: $0 get-options|install" >&2

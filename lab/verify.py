@@ -90,7 +90,11 @@ def check_signatures(place: Place, layout: Layout, images: dict[str, str]) -> li
 def _check_one(place: Place, address: str, names: set[str], name: str, digest: str) -> Finding:
     repository, tag = split_name(name)
     tags = f"{name.removesuffix(':' + tag)}:sha256-{hex_of(digest)}"
-    forms = [form for form, there in (("bundle", tags in names), ("sig", f"{tags}.sig" in names)) if there]
+    forms = [
+        form
+        for form, there in (("bundle", tags in names), ("sig", f"{tags}.sig" in names))
+        if there
+    ]
     if len(forms) != 1:
         return Finding(name, False, f"signature forms there: {forms or 'none'}, expected one")
     argv: list[str | Path] = [place.bin / "cosign", "verify", "--key", place.public_key]
