@@ -27,7 +27,13 @@ from local_imager.oci.model import Reference
 from local_imager.oci.source import ImageSource
 from local_imager.profile.builder import knows
 from local_imager.profile.model import Arch, Catalogue, Requirement
-from local_imager.profile.quirks import BuilderFeature, Feature, Quirks, available_versions
+from local_imager.profile.quirks import (
+    BUILDER_SINCE,
+    BuilderFeature,
+    Feature,
+    Quirks,
+    available_versions,
+)
 from local_imager.profile.resolve import find_overlay
 from local_imager.profile.version import TalosVersion
 from local_imager.sources.catalog import (
@@ -46,6 +52,8 @@ from local_imager.store.store import Store
 IMAGER: Final = "siderolabs/imager"
 EXTENSIONS: Final = "siderolabs/extensions"
 OVERLAYS: Final = "siderolabs/overlays"
+# The first imager that makes disk images without privilege.
+OLDEST_BUILDER: Final = TalosVersion(*BUILDER_SINCE[BuilderFeature.UNPRIVILEGED_DISK])
 # An overlay's profile document has a dozen lines.
 MAX_PROFILE_BYTES: Final = 256 * 1024
 _SUGGESTIONS: Final = 5
@@ -269,12 +277,12 @@ class Sources:
     def builder(
         self, wanted: TalosVersion | str, base: TalosVersion
     ) -> tuple[VerifiedImage, TalosVersion]:
-        """Return the imager that is to run, verified, and its version (see builder_version)."""
+        """Return the imager that is to run, verified, and its version (``builder_version``)."""
         version = self.builder_version(wanted, base)
         return self.obtain(Requirement("builder", IMAGER, str(version))), version
 
     def builder_version(self, wanted: TalosVersion | str, base: TalosVersion) -> TalosVersion:
-        """Return which imager is to run, without fetching it.
+        """Return which imager would run, without fetching it.
 
         ``newest``: the newest release at hand that needs no privilege and is not older than the
         base; one in the store is taken before the source is asked, so that a build needs no
@@ -282,11 +290,10 @@ class Sources:
         """
         if isinstance(wanted, TalosVersion):
             return wanted
-        version = _newest_fit(available_versions(self._held_tags()), base)
-        if version is None or not self._is_held(version):
-            version = _newest_fit(self.versions(), base)
+        held = [v for v in available_versions(self._held_tags()) if self._is_held(v)]
+        version = _newest_fit(held, base) or _newest_fit(self.versions(), base)
         if version is None:
-            least = max(base, TalosVersion(1, 13, 0))
+            least = max(base, OLDEST_BUILDER)
             raise NotFound(
                 f"no imager of {least} or later is at hand to make images of {base}",
                 hint="fetch one (local-imager sources fetch --version …), or take "
