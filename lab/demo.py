@@ -17,7 +17,7 @@ from lab.debian import need_packages
 from lab.place import find_place
 
 SCHEMATIC = Path("schematics/demo.yaml")
-PROOF = ("local-imager.demo=works", "hello-world-service")
+PROOF = ("local-imager.demo=works", "hello-world-service says")
 """A kernel argument and an extension of the demo schematic, as the console must show them."""
 
 
