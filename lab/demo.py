@@ -92,7 +92,8 @@ def boot(program: "Program", built: Path) -> None:
     console: list[str] = report["console"]
     for text in PROOF:
         line = next((line for line in console if text in line), "")
-        print(f"  console: {line.strip()[:110]}")
+        at = max(0, line.find(text) - 50)
+        print(f"  console: …{line[at : at + 110].strip()}")
     print(f"  {report['ended']} after {report['duration_s']:.0f} s")
 
 

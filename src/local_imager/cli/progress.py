@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 from dataclasses import asdict, dataclass, field
@@ -50,13 +51,24 @@ def human_size(size_bytes: int) -> str:
 
 
 _COLOURS = {"done": "green", "cached": "cyan", "failed": "red"}
+# Steps whose progress counts bytes; the others count their own small steps.
+_BYTE_STEPS = frozenset({"fetch", "load", "convert", "compress", "export"})
+# Steps that happen for every image each time and take no time: shown only to who asks for more.
+_BRIEF_STEPS = frozenset({"resolve", "verify"})
+_DIGEST = re.compile(r"@sha256:([0-9a-f]{12})[0-9a-f]{52}")
+
+
+def _short(subject: str) -> str:
+    """Cut a pinned reference's digest to the twelve digits that a person compares."""
+    return _DIGEST.sub(r"@\1", subject)
 
 
 def _finished_line(event: StepFinished, size_bytes: int) -> str:
     mark = click.style(f"{event.step:>9}", fg=_COLOURS[event.outcome])
-    size = f"  {human_size(size_bytes)}" if size_bytes else ""
+    size = f"  {human_size(size_bytes)}" if size_bytes and event.step in _BYTE_STEPS else ""
     word = "" if event.outcome == "done" else f"  {event.outcome}"
-    return f"{mark}  {event.subject}{size}  {event.duration_s:.1f} s{word}"
+    time = "" if event.outcome == "cached" else f"  {event.duration_s:.1f} s"
+    return f"{mark}  {_short(event.subject)}{size}{time}{word}"
 
 
 class JsonSink:
@@ -87,7 +99,9 @@ class PlainSink:
                     self._sizes[event.step, event.subject] = event.total or event.done
                 case StepFinished():
                     size = self._sizes.pop((event.step, event.subject), 0)
-                    self.line(_finished_line(event, size))
+                    brief = event.step in _BRIEF_STEPS and event.outcome == "done"
+                    if self.verbose or not brief:
+                        self.line(_finished_line(event, size))
                 case Message(level="warning"):
                     self.line(click.style("  warning", fg="yellow") + f"  {event.text}")
                 case Message(level="info"):
@@ -129,7 +143,9 @@ class LiveSink(PlainSink):
             return
         key = (event.step, event.subject)
         if isinstance(event, StepStarted):
-            self._tasks[key] = self._open_bars().add_task(f"{event.step:>9}  {event.subject}")
+            self._tasks[key] = self._open_bars().add_task(
+                f"{event.step:>9}  {_short(event.subject)}"
+            )
             self._bars_or_fail().update(self._tasks[key], total=None)
         elif key in self._tasks and isinstance(event, Progress):
             total = event.total or None

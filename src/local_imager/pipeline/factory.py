@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from local_imager.events import NULL_SINK, EventSink, StepFinished
+from local_imager.events import NULL_SINK, EventSink, Message, StepFinished
 from local_imager.oci.model import canonical_json
 from local_imager.pipeline.opening import open_sources
 from local_imager.pipeline.planning import Job, Planner, wanted_builder
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from local_imager.build.assemble import BuiltAsset
     from local_imager.build.request import Runner
     from local_imager.sources.upstream import Sources
+    from local_imager.sources.verify import VerifiedImage
 
 ARTIFACT_BUILD_RECORD: Final = "application/vnd.local-imager.build-record.v1+json"
 ARTIFACT_BUILD_LOG: Final = "application/vnd.local-imager.build-log.v1"
@@ -106,6 +107,7 @@ class Factory:
         plans = planner.plans(order.schematic, version, names, catalogue, builder)
         wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
         images = planner.sources.obtain_all(tuple(wanted))
+        self._sink.emit(Message(_verified_sentence(images.values())))
         return [planner.job(entry, images, order) for entry in plans]
 
     @contextmanager
@@ -212,3 +214,10 @@ class Factory:
             cached=duration_s is None,
             duration_s=duration_s or 0.0,
         )
+
+
+def _verified_sentence(images: Iterable[VerifiedImage]) -> str:
+    """Say how many images passed the gate, and by whom they were signed."""
+    distinct = {image.digest: image for image in images}
+    signers = sorted({image.signer for image in distinct.values()})
+    return f"{len(distinct)} source images verified, signed by {', '.join(signers)}"
