@@ -16,7 +16,7 @@ from typing import Any, Final
 from local_imager.errors import IntegrityError
 from local_imager.oci.blobs import open_regular
 from local_imager.oci.durable import explained
-from local_imager.oci.export import select_image
+from local_imager.oci.export import note_use, select_image
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
@@ -39,6 +39,7 @@ def stream_archive(layout: Layout, digest: Digest, arch: str | None, name: str) 
     Raises :class:`NotFound` when the architecture or a blob is missing.
     """
     entry, manifest = select_image(layout, digest, arch)
+    note_use(layout, entry)
     blobs = {b.digest: b for b in (entry, manifest.config, *manifest.layers)}
     documents = {
         "index.json": _oci_index(entry, name),

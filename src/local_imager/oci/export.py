@@ -6,6 +6,7 @@ copied. Links are read-only (0444) and are meant for readers, such as a bind mou
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -30,6 +31,7 @@ from local_imager.oci.model import (
     load_json_object,
     parse_manifest,
 )
+from local_imager.oci.seal import touch
 
 # What link(2) answers where there is no linking: other file system, no support, too many links.
 NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -117,6 +119,7 @@ def export_image(layout: Layout, digest: Digest, arch: str | None, dest: Path) -
         target.mkdir(parents=True, exist_ok=True)
         for folder in (dest, dest / "blobs", target):
             folder.chmod(0o755)
+        note_use(layout, entry)
         for blob in (entry, manifest.config, *manifest.layers):
             if not layout.intact(blob.digest, blob.size_bytes):
                 raise NotFound(
@@ -128,6 +131,12 @@ def export_image(layout: Layout, digest: Digest, arch: str | None, dest: Path) -
             (dest / name).write_text(json.dumps(document))
             (dest / name).chmod(0o644)
     return entry
+
+
+def note_use(layout: Layout, entry: Descriptor) -> None:
+    """Let a collection by age know that an image was used, where notes can be kept."""
+    with contextlib.suppress(OSError):
+        touch(layout.blob_path(entry.digest))
 
 
 _MARKER: Final = {"imageLayoutVersion": "1.0.0"}

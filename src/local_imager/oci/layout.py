@@ -153,7 +153,12 @@ class Layout(BlobDir):
 
         Raises :class:`StoreError`; then the index is as it was.
         """
-        with self.writing(), explained("update index.json"):
+        with self.writing():
+            self.rewrite_index(change)
+
+    def rewrite_index(self, change: Callable[[Document], None]) -> None:
+        """Do what ``update_index`` does, for a caller that holds the layout with ``alone``."""
+        with explained("update index.json"):
             with FileLock(self.locks_dir / "index").acquire():
                 document = self.document()
                 change(document)

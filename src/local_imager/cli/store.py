@@ -1,0 +1,201 @@
+"""``local-imager store``: look into the store, export from it, clean and check it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from local_imager.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from local_imager.store.gc import Collected
+    from local_imager.store.records import StoredAsset
+    from local_imager.store.store import Store
+
+_UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def _print_json(document: object) -> None:
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _store(ctx: click.Context) -> Store:
+    store: Store = ctx.obj.store()
+    return store
+
+
+def human_size(size_bytes: int) -> str:
+    """Return a size for people, in binary units (``4.1 GiB``)."""
+    amount, unit = float(size_bytes), "B"
+    for following in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, following
+    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def _size_of(text: str) -> int:
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if match is None:
+        raise InputError(f"{text!r} is not a size", hint="write 500MiB, 20GiB or a number of bytes")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2]])
+
+
+@click.group("store")
+def store() -> None:
+    """Look into and clean the content-addressed store (an OCI layout: skopeo reads it too)."""
+
+
+@store.command("ls")
+@click.option("--images", is_flag=True, help="List source images too.")
+@_json_option
+@click.pass_context
+def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
+    """List the assets in the store."""
+    opened = _store(ctx)
+    assets = opened.assets()
+    sources = opened.images() if images or as_json else ()
+    if as_json:
+        _print_json(
+            {
+                "path": str(opened.path),
+                "assets": [asset.as_dict() for asset in assets],
+                "images": [{"name": e.ref_name, "digest": str(e.digest)} for e in sources],
+            }
+        )
+        return
+    for asset in assets:
+        secret = "  (secret)" if asset.private else ""
+        name = f"{asset.schematic_id[:12]}/{asset.version}/{asset.asset}"
+        click.echo(f"{human_size(asset.size_bytes):>10}  {asset.digest.short}  {name}{secret}")
+    for entry in sources:
+        click.echo(f"{'image':>10}  {entry.digest.short}  {entry.ref_name}")
+    if not assets and not sources:
+        click.echo(f"the store {opened.path} holds no assets yet", err=True)
+
+
+@store.command("show")
+@click.argument("name")
+@_json_option
+@click.pass_context
+def show(ctx: click.Context, name: str, as_json: bool) -> None:
+    """Show one asset: NAME is ID/VERSION/ASSET (ID may be cut short) or the begin of a digest."""
+    opened = _store(ctx)
+    asset = opened.show(name)
+    attached = [
+        {"type": d.artifact_type, "digest": str(d.digest), "size_bytes": d.size_bytes}
+        for d in opened.layout.referrers(asset.manifest_digest)
+    ]
+    intact = opened.layout.intact(asset.digest, asset.size_bytes)
+    document: dict[str, Any] = {**asset.as_dict(), "intact": intact, "attached": attached}
+    if as_json:
+        _print_json({**document, "path": str(asset.path)})
+        return
+    for key, value in document.items():
+        if key != "attached":
+            click.echo(f"{key.replace('_', ' '):>16}  {value}")
+    for one in attached:
+        click.echo(f"{'attached':>16}  {one['type']}  {one['digest']}")
+
+
+@store.command("export")
+@click.argument("name")
+@click.argument("dest", type=click.Path(path_type=Path))
+@click.option("--copy", is_flag=True, help="Never hard-link, so that the file may be written to.")
+@click.option("--force", is_flag=True, help="Overwrite a foreign or changed file.")
+@_json_option
+@click.pass_context
+def export(
+    ctx: click.Context, name: str, dest: Path, copy: bool, force: bool, as_json: bool
+) -> None:
+    """Export an asset to DEST (a file, or a directory that gets the asset's own name)."""
+    opened = _store(ctx)
+    asset: StoredAsset = opened.show(name)
+    target = dest / asset.asset if dest.is_dir() or str(dest).endswith("/") else dest
+    done = opened.export(asset, target, hard_link=not copy, overwrite=force)
+    if as_json:
+        _print_json({**asset.as_dict(), "path": str(done.path), "method": done.method})
+        return
+    click.echo(f"{done.path}  ({human_size(done.size_bytes)}, {done.method})")
+
+
+@store.command("rm")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_json_option
+@click.pass_context
+def remove(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
+    """Remove assets or images, and every blob that only they needed."""
+    from local_imager.store.gc import Rules, collect
+
+    opened = _store(ctx)
+    images = {entry.ref_name for entry in opened.images()}
+    full = [name if name in images else opened.show(name).name for name in names]
+    _report(collect(opened, Rules(names=full)), as_json)
+
+
+@store.command("gc")
+@click.option("--keep-days", type=click.FloatRange(min=0), metavar="N", help="Age limit of assets.")
+@click.option("--max-size", metavar="SIZE", help="Least used assets go until the store fits.")
+@click.option("--images", is_flag=True, help="Let both limits remove source images too.")
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@_json_option
+@click.pass_context
+def gc(
+    ctx: click.Context,
+    keep_days: float | None,
+    max_size: str | None,
+    images: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove what nothing needs; with a limit, assets that were not used for long too."""
+    from local_imager.store.gc import Rules, collect
+
+    max_bytes = _size_of(max_size) if max_size is not None else None
+    rules = Rules(keep_days=keep_days, max_bytes=max_bytes, images=images)
+    _report(collect(_store(ctx), rules, dry_run=dry_run), as_json)
+
+
+def _report(done: Collected, as_json: bool) -> None:
+    if as_json:
+        _print_json(done.as_dict())
+        return
+    for name in done.names:
+        click.echo(f"{'would remove' if done.dry_run else 'removed'}  {name}")
+    click.echo(
+        f"{len(done.blobs)} blobs and {len(done.scraps)} leftovers "
+        f"{'would go' if done.dry_run else 'gone'}: {human_size(done.freed_bytes)} freed, "
+        f"{human_size(done.kept_bytes)} kept"
+    )
+
+
+@store.command("fsck")
+@click.option("--repair", is_flag=True, help="Remove bad blobs and names that are not complete.")
+@_json_option
+@click.pass_context
+def fsck(ctx: click.Context, repair: bool, as_json: bool) -> None:
+    """Hash every blob and follow every name; exit code 1 when something is wrong."""
+    from local_imager.store.fsck import check
+
+    opened = _store(ctx)
+    report = check(opened, repair=repair, jobs=ctx.obj.settings.jobs, sink=ctx.obj.sink)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        for fault in report.faults:
+            needed = f" (needed by {fault.needed_by})" if fault.needed_by else ""
+            click.echo(f"{fault.kind}: {fault.subject} {fault.text}{needed}")
+        for line in report.repaired:
+            click.echo(f"repaired: {line}")
+        state = "clean" if report.clean else f"{len(report.faults)} faults"
+        click.echo(
+            f"{state}: {report.blobs} blobs, {human_size(report.checked_bytes)} hashed, "
+            f"{human_size(report.reclaimable_bytes)} could be collected"
+        )
+    if report.faults and not repair:
+        ctx.exit(ExitCode.FAILED)
