@@ -34,6 +34,11 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("LAB_VERSIONS") or " ".join(DEFAULT_VERSIONS),
         help="Talos versions, separated by spaces (default: LAB_VERSIONS or %(default)s)",
     )
+    build.add_argument(
+        "--engines",
+        action="store_true",
+        help="also make the newer engines that `lab run --remote-engine --podman` starts",
+    )
     build.set_defaults(handler=_build)
     verify = commands.add_parser("verify", help="check every blob and every signature")
     verify.set_defaults(handler=_verify)
@@ -51,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--engine", action="store_true", help="a Docker engine, if none answers")
     run.add_argument("--registry", action="store_true", help="a registry with the lab's images")
+    run.add_argument(
+        "--remote-engine",
+        action="store_true",
+        help="Docker 28 with the containerd image store over TCP, sharing no files",
+    )
+    run.add_argument("--podman", action="store_true", help="Podman's API socket")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
     run.set_defaults(handler=_run)
     return parser
@@ -70,11 +81,14 @@ def _versions(text: str) -> list[str]:
 
 def _build(place: Place, options: argparse.Namespace) -> int:
     from lab.build import build_lab
+    from lab.sidengines import make_engines_root
     from lab.steps import build_lock
 
     with build_lock(place):
         if not build_lab(place, _versions(options.versions)):
             say(f"{place.root}: complete, nothing to do")
+        if options.engines:
+            make_engines_root(place)
     return 0
 
 
@@ -82,7 +96,8 @@ def _run(place: Place, options: argparse.Namespace) -> int:
     from lab.runner import Wanted, run_with
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
-    return run_with(place, Wanted(options.engine, options.registry), command)
+    wanted = Wanted(options.engine, options.registry, options.remote_engine, options.podman)
+    return run_with(place, wanted, command)
 
 
 def _verify(place: Place, options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from lab.oci import Layout
 from lab.place import Place
 from lab.registry import fill_storage, running_registry
 from lab.services import Service, shared_service, stop_unused
+from lab.sidengines import Podman, RemoteDocker
 from lab.steps import load_result, remove_tree
 
 
@@ -85,6 +86,10 @@ def _start(place: Place, wanted: Wanted, stack: ExitStack) -> dict[str, str]:
             say(f"using the engine that answers at {present}")
     if wanted.registry:
         env["LAB_REGISTRY"] = stack.enter_context(lab_registry(place))
+    if wanted.remote_engine:
+        env["LAB_REMOTE_ENGINE"] = stack.enter_context(shared_service(RemoteDocker(place)))
+    if wanted.podman:
+        env["LAB_PODMAN"] = stack.enter_context(shared_service(Podman(place)))
     return env
 
 
@@ -122,7 +127,7 @@ def _remove_stale(base: Path) -> None:
 
 def all_services(place: Place) -> list[Service]:
     """Return every shared service of the lab, running or not."""
-    return [DockerEngine(place)]
+    return [DockerEngine(place), RemoteDocker(place), Podman(place)]
 
 
 def stop_leftovers(place: Place) -> None:

@@ -66,21 +66,20 @@ def identify(pid: int) -> ProcessId | None:
 def stop_process(process: ProcessId, patience_s: float = 15) -> None:
     """End a process: politely first, then by force. Others with its number are left alone."""
     for number, wait_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 5.0)):
-        deadline_s = time.monotonic() + wait_s
-        if identify(process.pid) != process:
-            _reap(process.pid)
+        if _has_ended(process):
             return
         os.kill(process.pid, number)
-        while identify(process.pid) == process and time.monotonic() < deadline_s:
-            _reap(process.pid)
+        deadline_s = time.monotonic() + wait_s
+        while not _has_ended(process) and time.monotonic() < deadline_s:
             time.sleep(0.05)
 
 
-def _reap(pid: int) -> None:
+def _has_ended(process: ProcessId) -> bool:
     try:
-        os.waitpid(pid, os.WNOHANG)
+        # A child counts as ended when the kernel hands it over, with its last thread gone.
+        return os.waitpid(process.pid, os.WNOHANG)[0] == process.pid
     except ChildProcessError:
-        pass
+        return identify(process.pid) != process
 
 
 @contextmanager
