@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from local_imager.pipeline import BuildResult
 
 
+def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Offer the asset names that begin like this (shell completion)."""
+    from local_imager.profile.assetname import all_names
+
+    return [str(name) for name in all_names() if str(name).startswith(incomplete)]
+
+
 @click.command("build")
-@click.argument("schematic")
-@click.argument("assets", nargs=-1, metavar="[ASSET]...")
+@click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("assets", nargs=-1, metavar="[ASSET]...", shell_complete=complete_asset)
 @click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
 @click.option("--out", metavar="DIR", help="Directory that files are exported to (default: out).")
 @click.option("--no-export", is_flag=True, help="Keep the result in the store only.")

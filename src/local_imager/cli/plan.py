@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from local_imager.cli.build import complete_asset
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("schematic")
-@click.argument("assets", nargs=-1, metavar="[ASSET]...")
+@click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("assets", nargs=-1, metavar="[ASSET]...", shell_complete=complete_asset)
 @click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
 @click.option("--builder", metavar="V|newest|same", help="Which imager would run.")
 @click.option("--from", "source", metavar="PLACE", help="Read images from this layout or registry.")
