@@ -1,0 +1,68 @@
+"""Progress: what a person, a pipe and a program see of the same events."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from local_imager.cli.progress import JsonSink, PlainSink, human_size, make_sink
+from local_imager.events import NULL_SINK, Message, Progress, StepFinished, StepStarted
+
+DIGEST = "a" * 64
+
+
+def lines(capsys: pytest.CaptureFixture[str], verbose: bool = False) -> str:
+    sink = PlainSink(verbose=verbose)
+    sink.emit(StepStarted("fetch", f"r.example/x:v1@sha256:{DIGEST}"))
+    sink.emit(Progress("fetch", f"r.example/x:v1@sha256:{DIGEST}", 5_000_000, 12_300_000))
+    sink.emit(StepFinished("fetch", f"r.example/x:v1@sha256:{DIGEST}", 1.25))
+    sink.emit(StepFinished("verify", "r.example/x:v1", 0.01))
+    sink.emit(StepFinished("verify", "r.example/y:v1", 0.01, "failed"))
+    sink.emit(StepFinished("build", "metal-amd64.iso", 0.0, "cached"))
+    sink.emit(Message("look out", "warning"))
+    sink.emit(Message("imager says", "log"))
+    return capsys.readouterr().err
+
+
+def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines(capsys).splitlines() == [
+        "    fetch  r.example/x:v1@aaaaaaaaaaaa  12.3 MB  1.2 s",
+        "   verify  r.example/y:v1  0.0 s  failed",
+        "    build  metal-amd64.iso  cached",
+        "  warning  look out",
+    ]
+
+
+def test_verbose_adds_brief_steps_and_the_imagers_log(capsys: pytest.CaptureFixture[str]) -> None:
+    printed = lines(capsys, verbose=True)
+    assert "verify  r.example/x:v1" in printed
+    assert "| imager says" in printed
+
+
+def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    sink = JsonSink()
+    sink.emit(StepStarted("build", "x"))
+    sink.emit(Progress("build", "x", 1, 2))
+    printed = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [entry["kind"] for entry in printed] == ["step-started", "progress"]
+    assert printed[1]["total"] == 2
+
+
+def test_a_pipe_gets_plain_lines_and_quiet_nothing() -> None:
+    assert type(make_sink("auto")) is PlainSink
+    assert make_sink("none") is NULL_SINK
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1.0 kB"),
+        (171_400_000, "171 MB"),
+        (4_450_000_000, "4.5 GB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    assert human_size(size) == text
