@@ -13,6 +13,7 @@ Accepted and refused as the factory does, except that a platform which does not 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from local_imager.errors import InputError
@@ -232,6 +233,7 @@ def _refused(text: str, reason: str, hint: str = "") -> InputError:
     return InputError(f"{text!r} is not an asset name: {reason}", hint=hint, code="asset-name")
 
 
+@cache
 def all_names() -> tuple[AssetName, ...]:
     """Return every asset name that exists, each once."""
     names: dict[AssetName, None] = {}
