@@ -6,6 +6,7 @@ stay quick. Every :class:`LocalImagerError` ends here as text (or JSON) and an e
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -113,7 +114,13 @@ def cli(
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit with the code that the outcome asks for."""
+    """Run the command line and exit with the code that the outcome asks for.
+
+    SIGTERM and SIGHUP end a run as Ctrl-C does: what was started is stopped and cleaned up.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
+            signal.signal(number, signal.default_int_handler)
     arguments = sys.argv[1:] if argv is None else argv
     sys.exit(run(arguments))
 
