@@ -2,113 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from local_imager.build.container import container_user
+from local_imager.build.bench import (
+    AssetJob,
+    Bench,
+    BootFiles,
+    BuildOptions,
+    BuiltAsset,
+    imager_request,
+    run_entry,
+    staged_inputs,
+    utc_now,
+)
+from local_imager.build.disks import build_disks, raw_document
 from local_imager.build.failure import require_success
 from local_imager.build.outputs import take_ownership
 from local_imager.build.privilege import privileges_for
-from local_imager.build.record import (
-    base_image,
-    build_record,
-    builder_image,
-    masked_profile,
-    secret_texts,
-)
-from local_imager.build.request import (
-    DEFAULT_EPOCH,
-    DETERMINISTIC_SEED,
-    GIB,
-    OUTPUT_ROOT,
-    EngineInfo,
-    ImagerRequest,
-    Limits,
-    Runner,
-)
-from local_imager.build.resources import require_disk_space, scratch_bytes, tree_bytes
-from local_imager.build.staging import (
-    StagedInputs,
-    locate_input,
-    render_document,
-    stage_inputs,
-)
-from local_imager.errors import Interrupted
+from local_imager.build.record import base_image, build_record, builder_image, converts
+from local_imager.build.request import Runner
+from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
+from local_imager.build.staging import locate_input
 from local_imager.events import EventSink, step
+from local_imager.oci.export import select_image
 from local_imager.oci.model import canonical_json
-from local_imager.profile.model import Arch, BuildPlan, Requirement
 
 if TYPE_CHECKING:
     from local_imager.oci.layout import Layout
-    from local_imager.sources.verify import VerifiedImage
 
-BootFiles = Callable[["VerifiedImage", Arch], Mapping[str, Path]]
-"""Gives the boot assets of a base image for an architecture, by file name."""
-
-
-@dataclass(frozen=True, slots=True)
-class AssetJob:
-    """One asset to build, with the verified image for each requirement of its plan."""
-
-    plan: BuildPlan
-    images: Mapping[Requirement, VerifiedImage]
-
-
-@dataclass(frozen=True, slots=True)
-class BuildOptions:
-    """How to build; ``exact`` lets the imager do every step itself, as the factory does."""
-
-    exact: bool = False
-    timeout_s: int = 1800
-    memory_bytes: int = 4 * GIB
-    epoch: int = DEFAULT_EPOCH
-    allow_privileged: bool = False
-    jobs: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltAsset:
-    """A finished file in the workspace, its masked log and its build record (JSON-able).
-
-    The file may be moved away; it is removed when the next asset is asked for, or at the end.
-    """
-
-    asset: str
-    path: Path
-    log: str
-    record: Mapping[str, Any]
-    duration_s: float
-    job: AssetJob
-
-
-@dataclass(slots=True)
-class Bench:
-    """What all groups of one call share."""
-
-    runner: Runner
-    engine: EngineInfo
-    layout: Layout
-    boot_files: BootFiles
-    key_dir: Path | None
-    workspace: Path
-    options: BuildOptions
-    sink: EventSink
-    cancel: threading.Event
-    builders: dict[str, str] = field(default_factory=dict)
-
-    def builder_id(self, image: VerifiedImage) -> str:
-        """Return the engine's ID of a builder image, loading it at its first use."""
-        key = str(image.digest)
-        if key not in self.builders:
-            self.builders[key] = self.runner.load(image, self.layout, None, self.sink)
-        return self.builders[key]
+__all__ = ["AssetJob", "BootFiles", "BuildOptions", "BuiltAsset", "build_assets", "group_jobs"]
 
 
 def build_assets(
@@ -134,24 +61,35 @@ def build_assets(
     bench = Bench(runner, engine, layout, boot_files, key_dir, workspace, options, sink, cancel)
     for job in jobs:  # refused before anything runs, not after an hour of other assets
         privileges_for(job.plan, options.allow_privileged)
-    sizes = [_input_bytes(job, layout) for job in jobs]
-    on_disk = any(not scratch_bytes(size, options.memory_bytes, engine) for size in sizes)
-    require_disk_space(workspace, sizes, on_disk_scratch=on_disk)
-    for number, group in enumerate(group_jobs(jobs, exact=options.exact)):
+    groups = group_jobs(jobs, exact=options.exact)
+    require_disk_space(workspace, max((_needed_bytes(bench, group) for group in groups), default=0))
+    for number, group in enumerate(groups):
         folder = workspace / f"group-{number}"
         try:
-            yield from _build_group(bench, group, folder)
+            if converts(group[0].plan, exact=options.exact):
+                yield from build_disks(bench, group, folder)
+            else:
+                yield _build_single(bench, group[0], folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _input_bytes(job: AssetJob, layout: Layout) -> int:
-    from local_imager.oci.export import select_image
+def _needed_bytes(bench: Bench, group: list[AssetJob]) -> int:
+    """Disk that a group takes at most; it is given back before the next one begins."""
+    plan, memory_bytes = group[0].plan, bench.options.memory_bytes
+    inputs = _input_bytes(bench, group[0])
+    needed = output_bytes(plan, inputs) + (len(group) - 1) * 3 * inputs
+    if not scratch_bytes(plan, inputs, memory_bytes, bench.engine):
+        needed += output_bytes(plan, inputs)
+    return needed
 
-    total = 0
+
+def _input_bytes(bench: Bench, job: AssetJob) -> int:
+    files = bench.boot_files(base_image(job.images), job.plan.profile.arch)
+    total = sum(path.stat().st_size for path in files.values())
     for requirement, image in job.images.items():
         if requirement.role in ("extension", "overlay", "base-installer"):
-            _, manifest = select_image(layout, image.digest, requirement.arch)
+            _, manifest = select_image(bench.layout, image.digest, requirement.arch)
             total += sum(layer.size_bytes for layer in manifest.layers)
     return total
 
@@ -165,7 +103,7 @@ def group_jobs(jobs: Sequence[AssetJob], *, exact: bool) -> list[list[AssetJob]]
 
 
 def _group_key(job: AssetJob, number: int, *, exact: bool) -> bytes:
-    if exact or job.plan.profile.kind != "image":
+    if not converts(job.plan, exact=exact):
         return str(number).encode()
     document = raw_document(job.plan.profile.rendered(lambda item: locate_input(item, job.images)))
     return canonical_json(
@@ -178,29 +116,14 @@ def _group_key(job: AssetJob, number: int, *, exact: bool) -> bytes:
     )
 
 
-def raw_document(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the profile of the plain raw disk that another format is made from."""
-    output = dict(document["output"])
-    image_options = {**output.get("imageOptions", {}), "diskFormat": "raw"}
-    image_options.pop("diskFormatOptions", None)
-    output |= {"outFormat": "raw", "imageOptions": image_options}
-    return {**document, "output": output}
-
-
-def _build_group(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[BuiltAsset]:
-    for job in group:
-        yield _build_single(bench, job, folder)
-
-
 def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
     """Let the imager make the asset in one run, every step its own."""
-    began, started_at = time.monotonic(), _now()
+    began, started_at = time.monotonic(), utc_now()
     plan = job.plan
-    output = plan.profile.document["output"]
-    out_format = str(output.get("outFormat") or "raw")
+    out_format = str(plan.profile.document["output"].get("outFormat") or "raw")
     name = plan.output_name + ("" if out_format == "raw" else out_format)
-    with step(bench.sink, "build", plan.asset), _staged(bench, job, folder) as staged:
-        document = plan.profile.rendered(lambda item: locate_input(item, job.images))
+    document = plan.profile.rendered(lambda item: locate_input(item, job.images))
+    with step(bench.sink, "build", plan.asset), staged_inputs(bench, job, folder) as staged:
         request = imager_request(bench, job, staged, document, name, folder / "out")
         result = bench.runner.run(request, bench.sink, bench.cancel)
         require_success(request, result, bench.engine)
@@ -219,85 +142,3 @@ def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
         epoch=bench.options.epoch,
     )
     return BuiltAsset(plan.asset, path, result.log, record, duration_s, job)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-@contextlib.contextmanager
-def _staged(bench: Bench, job: AssetJob, folder: Path) -> Iterator[StagedInputs]:
-    """Lay out the inputs for the time of a run; keys and secrets do not outlive it."""
-    if bench.cancel.is_set():
-        raise Interrupted("the build was stopped before its run began")
-    files = bench.boot_files(base_image(job.images), job.plan.profile.arch)
-    place = folder / "stage"
-    try:
-        yield stage_inputs(
-            job.plan,
-            job.images,
-            bench.layout,
-            files,
-            bench.key_dir,
-            place,
-            container_user(bench.engine),
-        )
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-def imager_request(
-    bench: Bench,
-    job: AssetJob,
-    staged: StagedInputs,
-    document: Mapping[str, Any],
-    name: str,
-    output_dir: Path,
-) -> ImagerRequest:
-    """Return the complete request of one imager run that writes ``name``."""
-    plan, options = job.plan, bench.options
-    shown = masked_profile(document, holds_secrets=plan.holds_secrets)
-    scratch = scratch_bytes(tree_bytes(staged.input_dir), options.memory_bytes, bench.engine)
-    return ImagerRequest(
-        subject=plan.asset,
-        image_id=bench.builder_id(builder_image(job.images)),
-        command=("/bin/imager", "-", "--output", OUTPUT_ROOT),
-        outputs=frozenset({name}),
-        output_dir=output_dir,
-        arch=plan.profile.arch,
-        stdin=render_document(document),
-        shown_stdin=render_document(shown).decode(),
-        input_dir=staged.input_dir,
-        key_dir=staged.key_dir,
-        env={
-            "SOURCE_DATE_EPOCH": str(options.epoch),
-            "DETERMINISTIC_SEED": DETERMINISTIC_SEED,
-        },
-        limits=Limits(
-            memory_bytes=options.memory_bytes,
-            timeout_s=options.timeout_s,
-            scratch_bytes=scratch,
-        ),
-        privileges=privileges_for(plan, options.allow_privileged),
-        secrets=secret_texts(document, holds_secrets=plan.holds_secrets),
-        hide_command_line=plan.holds_secrets,
-    )
-
-
-_RECORDED_FLAGS: Final = "network none, read-only root, no capabilities, no new privileges"
-
-
-def run_entry(request: ImagerRequest, exit_code: int, duration_s: float) -> dict[str, Any]:
-    """Return what the build record says of one container run."""
-    return {
-        "command": list(request.command),
-        "image_id": request.image_id,
-        "environment": dict(request.env),
-        "confinement": _RECORDED_FLAGS,
-        "capabilities": list(request.privileges.capabilities),
-        "device_rules": list(request.privileges.device_rules),
-        "memory_bytes": request.limits.memory_bytes,
-        "scratch": "memory" if request.limits.scratch_bytes else "disk",
-        "exit_code": exit_code,
-        "duration_s": round(duration_s, 3),
-    }

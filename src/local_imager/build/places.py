@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
+import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -30,8 +31,14 @@ class Places(Protocol):
     def collect(self, request: ImagerRequest, container: str) -> None:
         """Check the outputs and bring the wanted ones into ``request.output_dir``."""
 
-    def release(self) -> None:
-        """Give back what is held for all requests."""
+    def finish(self, request: ImagerRequest) -> None:
+        """Give back what only this run needed; its container is gone."""
+
+    def release(self, output_dir: Path) -> None:
+        """Give back what was kept of an output directory."""
+
+    def close(self) -> None:
+        """Give back everything."""
 
 
 class BindPlaces:
@@ -42,7 +49,7 @@ class BindPlaces:
         writable = [request.output_dir]
         mounts: Mounts = {OUTPUT_ROOT: (_bind(request.output_dir), False)}
         if not request.limits.scratch_bytes:
-            scratch = request.output_dir.with_name(request.output_dir.name + ".tmp")
+            scratch = _scratch_dir(request)
             writable.append(scratch)
             mounts["/out/tmp"] = (_bind(scratch), False)
         for folder in writable:
@@ -62,8 +69,19 @@ class BindPlaces:
         """Check what lies in the output directory."""
         check_outputs(request.output_dir, request.outputs, request.limits.max_file_bytes)
 
-    def release(self) -> None:
+    def finish(self, request: ImagerRequest) -> None:
+        """Remove the temporary files of a run that had them on disk."""
+        shutil.rmtree(_scratch_dir(request), ignore_errors=True)
+
+    def release(self, output_dir: Path) -> None:
         """Nothing is held: the directories are the caller's."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _scratch_dir(request: ImagerRequest) -> Path:
+    return request.output_dir.with_name(request.output_dir.name + ".tmp")
 
 
 def _bind(path: Path) -> MountSource:
@@ -76,24 +94,29 @@ class VolumePlaces:
     def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
         self._engine = engine
         self._labels = labels
-        self._volumes: list[str] = []
+        self._lock = threading.Lock()
+        self._inputs: dict[Path, list[str]] = {}
         self._outputs: dict[Path, str] = {}
 
     def prepare(self, request: ImagerRequest, user: ContainerUser) -> Mounts:
         """Send the inputs and return the mounts of the volumes that hold them now."""
+        with self._lock:
+            kept = self._outputs.get(request.disk_dir) if request.disk_dir else None
+        if request.disk_dir is not None and kept is None:
+            raise BuildError(f"the engine no longer holds the disk for {request.subject}")
         output = self._volume()
-        self._outputs[request.output_dir] = output
+        with self._lock:
+            self._outputs[request.output_dir] = output
+            inputs = self._inputs.setdefault(request.output_dir, [])
         mounts: Mounts = {_OUTPUT_VOLUME: (MountSource("volume", output), False)}
+        if kept is not None:
+            mounts[_DISK_VOLUME] = (MountSource("volume", kept), True)
         sent: dict[str, Path] = {}
         for target, source in ((INPUT_ROOT, request.input_dir), (KEY_ROOT, request.key_dir)):
             if source is not None:
-                mounts[target] = (MountSource("volume", self._volume()), True)
+                inputs.append(self._volume())
+                mounts[target] = (MountSource("volume", inputs[-1]), True)
                 sent[target] = source
-        if request.disk_dir is not None:
-            kept = self._outputs.get(request.disk_dir)
-            if kept is None:
-                raise BuildError(f"the engine no longer holds the disk for {request.subject}")
-            mounts[_DISK_VOLUME] = (MountSource("volume", kept), True)
         self._send(request, user, mounts, sent)
         return mounts
 
@@ -108,6 +131,7 @@ class VolumePlaces:
 
         The build container itself cannot be used: its inputs are mounted read-only.
         """
+        writable = {_OUTPUT_VOLUME, *sent}
         document = {
             "Image": request.image_id,
             "Entrypoint": ["/never-started"],
@@ -119,7 +143,7 @@ class VolumePlaces:
                 "Mounts": [
                     {"Type": "volume", "Source": source.source, "Target": target}
                     for target, (source, _) in mounts.items()
-                    if source.kind == "volume"
+                    if target in writable
                 ],
             },
         }
@@ -133,9 +157,10 @@ class VolumePlaces:
             self._engine.remove(feeder)
 
     def collect(self, request: ImagerRequest, container: str) -> None:
-        """Fetch the wanted files; the rest stays in the volume until it is released."""
+        """Fetch the wanted files; the rest stays in the volume until it is removed."""
         request.output_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for name in sorted(request.outputs - request.keep_in_engine):
+        wanted = request.outputs - request.keep_in_engine
+        for name in sorted(wanted):
             try:
                 stream = self._engine.get_archive(container, f"{OUTPUT_ROOT}/{name}")
             except NoSuchObject as error:
@@ -145,19 +170,30 @@ class VolumePlaces:
                     hint="the log says what it wrote",
                 ) from error
             take_file(stream, name, request.output_dir / name, request.limits.max_file_bytes)
-        if not request.keep_in_engine:
-            check_outputs(request.output_dir, request.outputs, request.limits.max_file_bytes)
+        check_outputs(request.output_dir, wanted, request.limits.max_file_bytes)
 
     def _volume(self) -> str:
         name = f"local-imager-{secrets.token_hex(8)}"
         self._engine.create_volume(name, self._labels)
-        self._volumes.append(name)
         return name
 
-    def release(self) -> None:
+    def finish(self, request: ImagerRequest) -> None:
+        """Remove the volumes of the inputs, and that of the outputs unless it is kept."""
+        with self._lock:
+            volumes = self._inputs.pop(request.output_dir, [])
+            if not request.keep and request.output_dir in self._outputs:
+                volumes.append(self._outputs.pop(request.output_dir))
+        for name in volumes:
+            self._engine.remove_volume(name)
+
+    def release(self, output_dir: Path) -> None:
+        """Remove the volume that was kept for an output directory."""
+        with self._lock:
+            name = self._outputs.pop(output_dir, None)
+        if name is not None:
+            self._engine.remove_volume(name)
+
+    def close(self) -> None:
         """Remove all volumes."""
-        for name in self._volumes:
-            with contextlib.suppress(NoSuchObject):
-                self._engine.remove_volume(name)
-        self._volumes.clear()
-        self._outputs.clear()
+        for output_dir in list(self._outputs):
+            self.release(output_dir)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
+from local_imager.build.privilege import needs_loop_devices
 from local_imager.build.request import DETERMINISTIC_SEED, EngineInfo
 from local_imager.errors import BuildError
 from local_imager.oci.model import canonical_json
@@ -57,9 +58,14 @@ def build_key(
         "builder": str(builder_image(images).digest),
         "epoch": epoch,
         "seed": DETERMINISTIC_SEED,
-        "conversion": "imager" if exact else CONVERSION_RECIPE,
+        "conversion": CONVERSION_RECIPE if converts(plan, exact=exact) else "imager",
     }
     return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def converts(plan: BuildPlan, *, exact: bool) -> bool:
+    """Whether steps of ours follow the imager's: formats and compression of disks only."""
+    return plan.profile.kind == "image" and not exact and not needs_loop_devices(plan)
 
 
 def input_identity(

@@ -77,9 +77,9 @@ class ImagerRequest:
     ``image_id`` is the engine's ID as :meth:`Runner.load` gave it. ``command`` replaces the
     image's entrypoint. ``stdin`` is the profile document and ``shown_stdin`` what people may see
     of it. ``outputs`` are the only names that may appear in ``output_dir``; ``keep_in_engine`` are
-    those of them that need not be brought to this host now, because a later request names
-    ``output_dir`` as its ``disk_dir``. ``secrets`` are texts that must not appear in logs or
-    events.
+    those of them that need not be brought to this host. ``keep`` holds the outputs ready for later
+    requests that name ``output_dir`` as their ``disk_dir``, until :meth:`Runner.release`.
+    ``secrets`` are texts that must not appear in logs or events.
     """
 
     subject: str
@@ -92,6 +92,7 @@ class ImagerRequest:
     input_dir: Path | None = None
     disk_dir: Path | None = None
     key_dir: Path | None = None
+    keep: bool = False
     keep_in_engine: frozenset[str] = frozenset()
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = Limits()
@@ -165,6 +166,9 @@ class Runner(Protocol):
         and for a run that takes too long, :class:`Interrupted` when ``cancel`` is set, and
         :class:`HostError` when the engine cannot run it. The container is gone afterwards.
         """
+
+    def release(self, output_dir: Path) -> None:
+        """Give back what was kept of a request's outputs; the files on this host stay."""
 
     def close(self) -> None:
         """Give back everything that the engine still holds for this runner."""

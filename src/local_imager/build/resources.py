@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from local_imager.build.request import GIB, MIB, EngineInfo
 from local_imager.errors import HostError
+from local_imager.profile.model import BuildPlan
+from local_imager.profile.version import TalosVersion
 
-# What the imager's temporary files were measured to need: the inputs unpacked, the rebuilt
-# initramfs, the UKI, and the file systems that hold them, each about once the inputs' size.
-_SCRATCH_PER_INPUT: Final = 6
+# What the imager's temporary files come to: inputs unpacked, packed again, in the rebuilt
+# initramfs, in the UKI, in the file systems that hold both; each about once the inputs' size.
+_SCRATCH_PER_INPUT: Final = 9
 _SCRATCH_BASE: Final = 256 * MIB
+# A disk's partitions are preallocated in /tmp, and a failure to do so is only a warning (Talos
+# pkg/imager/utils/raw.go). From v1.10 on EFI and BOOT are 2 GiB each, before 100 and 1000 MB: a
+# /tmp smaller than one such partition wastes nothing, one that holds just one is the worst.
+_PREALLOCATES_SINCE: Final = TalosVersion(1, 10, 0)
+_SMALL_SCRATCH: Final = 1900 * MIB
+_PREALLOCATED_NEW: Final = 4200 * MIB
+_PREALLOCATED_OLD: Final = 1150 * MIB
+# By how much the imager enlarges a disk for these partitions (Talos pkg/imager/profile/output.go).
+_GROWN_NEW: Final = 3100 * MIB
 # Output plus our compressed copy of it: incompressible content counts twice.
 _OUTPUT_PER_INPUT: Final = 3
 _OUTPUT_BASE: Final = 64 * MIB
@@ -28,14 +38,21 @@ def tree_bytes(folder: Path) -> int:
     return total
 
 
-def scratch_bytes(input_bytes: int, memory_bytes: int, engine: EngineInfo) -> int:
+def scratch_bytes(plan: BuildPlan, input_bytes: int, memory_bytes: int, engine: EngineInfo) -> int:
     """Return the size of an in-memory /tmp, or 0 when it would not fit and disk must serve.
 
-    Pages of a tmpfs count as the container's memory, so it gets three quarters of the limit: a
-    build that needs more then ends with "no space left" rather than being killed.
+    Pages of a tmpfs count as the container's memory, so it gets at most three quarters of the
+    limit: a build that needs more then ends with "no space left" rather than being killed.
     """
-    size = memory_bytes * 3 // 4
     need = _SCRATCH_BASE + _SCRATCH_PER_INPUT * input_bytes
+    size = memory_bytes * 3 // 4
+    if plan.profile.kind == "image":
+        if plan.version.release < _PREALLOCATES_SINCE.release:
+            need += _PREALLOCATED_OLD
+        elif need <= _SMALL_SCRATCH:
+            size = min(size, _SMALL_SCRATCH)
+        else:
+            need += _PREALLOCATED_NEW
     free = _available_memory(engine)
     if need > size or (free and need + 512 * MIB > free):
         return 0
@@ -54,18 +71,26 @@ def _available_memory(engine: EngineInfo) -> int:
     return engine.memory_bytes
 
 
-def require_disk_space(folder: Path, input_bytes: Iterable[int], *, on_disk_scratch: bool) -> None:
-    """Raise :class:`HostError` when the work would not fit; ``input_bytes`` has one per asset.
+def output_bytes(plan: BuildPlan, input_bytes: int) -> int:
+    """Return about how much disk a run's outputs take while they are made.
 
-    Disk images are sparse, so it is their content that counts and not their nominal size.
+    The imager writes a raw disk with all its zeros, so its nominal size counts until holes are dug.
     """
-    per_input = _OUTPUT_PER_INPUT + (_SCRATCH_PER_INPUT if on_disk_scratch else 0)
-    needed = sum(_OUTPUT_BASE + per_input * size for size in input_bytes)
+    size = _OUTPUT_BASE + _OUTPUT_PER_INPUT * input_bytes
+    if plan.profile.kind == "image":
+        options = plan.profile.document["output"].get("imageOptions") or {}
+        new = plan.version.release >= _PREALLOCATES_SINCE.release
+        size += int(options.get("diskSize") or 0) + (_GROWN_NEW if new else 0)
+    return size
+
+
+def require_disk_space(folder: Path, needed_bytes: int) -> None:
+    """Raise :class:`HostError` when the work would not fit into the folder's file system."""
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free
-    if free < needed:
+    if free < needed_bytes:
         raise HostError(
-            f"the build needs about {needed / GIB:.1f} GiB in {folder}, "
+            f"the build needs about {needed_bytes / GIB:.1f} GiB in {folder}, "
             f"{free / GIB:.1f} GiB are free",
             hint="free some space (`local-imager store gc` helps), or choose a store elsewhere",
             code="disk-space",

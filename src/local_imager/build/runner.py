@@ -98,31 +98,38 @@ class DockerRunner:
         user = container_user(engine)
         places = self._sharing(request, engine)
         self._sweep(sink)
-        mounts = places.prepare(request, user)
-        if request.privileges.host_devices:
-            mounts["/dev"] = (MountSource("bind", "/dev"), False)
-        document = container_options(request, engine, mounts, self._labels)
         began = time.monotonic()
-        with self._container(document) as container:
-            log = ImagerLog(
-                request.subject,
-                sink,
-                request.secrets,
-                hide_command_line=request.hide_command_line,
-            )
-            self._follow(container, request, log, cancel, began)
-            state = self._engine.state(container)
-            text = log.finish()
-            if state.exit_code == 0:
-                places.collect(request, container)
-        return RunResult(
-            state.exit_code, text, time.monotonic() - began, out_of_memory=state.out_of_memory
+        log = ImagerLog(
+            request.subject, sink, request.secrets, hide_command_line=request.hide_command_line
         )
+        try:
+            mounts = places.prepare(request, user)
+            if request.privileges.host_devices:
+                mounts["/dev"] = (MountSource("bind", "/dev"), False)
+            document = container_options(request, engine, mounts, self._labels)
+            with self._container(document) as container:
+                self._follow(container, request, log, cancel, began)
+                state = self._engine.state(container)
+                if state.exit_code == 0:
+                    places.collect(request, container)
+        finally:
+            places.finish(request)
+        return RunResult(
+            state.exit_code,
+            log.finish(),
+            time.monotonic() - began,
+            out_of_memory=state.out_of_memory,
+        )
+
+    def release(self, output_dir: Path) -> None:
+        """Give back what was kept of a request's outputs; the files on this host stay."""
+        if self._places is not None:
+            self._places.release(output_dir)
 
     def close(self) -> None:
         """Remove the volumes that were kept for later requests and close the connection."""
         if self._places is not None:
-            self._places.release()
+            self._places.close()
             self._places = None
         self._engine.close()
 
@@ -158,8 +165,6 @@ class DockerRunner:
                 reader.join(1)
                 self._raise_timeout(request, log)
             reader.join(_POLL_S)
-            if not reader.is_alive():
-                cancel.wait(0)
 
     def _feed(self, container: str, data: bytes) -> None:
         try:

@@ -14,14 +14,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from local_imager.build.chunks import CHUNK_BYTES, DIG_BYTES
 from local_imager.build.container import ContainerUser
 from local_imager.errors import BuildError
 from local_imager.events import printable
+from local_imager.oci.sparse import write_all
 
-CHUNK_BYTES: Final = 1024 * 1024
-# Holes are restored in units of this size; file systems allocate at least 4 KiB.
-_HOLE_BYTES: Final = 64 * 1024
-_ZEROS: Final = bytes(_HOLE_BYTES)
+_ZEROS: Final = bytes(DIG_BYTES)
 
 
 def tree_archive(root: Path) -> Iterator[bytes]:
@@ -101,7 +100,7 @@ def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
         for chunk in chunks:
             if offset + len(chunk) > size_bytes:
                 raise BuildError(f"more bytes than announced came for {dest.name}")
-            _write_blocks(handle, memoryview(chunk), offset)
+            _write_blocks(handle, chunk, offset)
             offset += len(chunk)
         if offset != size_bytes:
             raise BuildError(f"{dest.name} was cut off after {offset} of {size_bytes} bytes")
@@ -110,14 +109,14 @@ def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
         os.close(handle)
 
 
-def _write_blocks(handle: int, chunk: memoryview, offset: int) -> None:
+def _write_blocks(handle: int, chunk: bytes, offset: int) -> None:
     position = 0
     while position < len(chunk):
         # Aligned to the file, so that a hole found on one host is found on every one.
-        step = _HOLE_BYTES - (offset + position) % _HOLE_BYTES
+        step = DIG_BYTES - (offset + position) % DIG_BYTES
         block = chunk[position : position + step]
         if block != _ZEROS[: len(block)]:
-            os.pwrite(handle, block, offset + position)
+            write_all(handle, block, offset + position)
         position += len(block)
 
 

@@ -1,0 +1,152 @@
+"""Reading large sparse files in fixed pieces, and working on the pieces on all cores, in order.
+
+Pieces are cut at fixed offsets and a piece of zeros is one whether the file system stored it as a
+hole or not, so what is made from them never depends on the host's file system or core count.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from local_imager.errors import Interrupted
+
+T = TypeVar("T")
+
+CHUNK_BYTES: Final = 1024 * 1024
+# Holes are restored in units of this size; file systems allocate at least 4 KiB.
+DIG_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a stream: its bytes, or None for that many zeros."""
+
+    data: bytes | None
+    length: int
+
+
+def file_chunks(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
+    """Yield the file in pieces of ``chunk_bytes`` (the last may be shorter); holes are not read."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    buffer, zeros = bytearray(chunk_bytes), bytes(chunk_bytes)
+    try:
+        size_bytes = os.fstat(handle).st_size
+        data_at = 0
+        for offset in range(0, size_bytes, chunk_bytes):
+            length = min(chunk_bytes, size_bytes - offset)
+            if data_at <= offset:
+                data_at = _next_data(handle, offset, size_bytes)
+            if data_at >= offset + length:
+                yield Chunk(None, length)
+                continue
+            if length < chunk_bytes:
+                buffer, zeros = bytearray(length), bytes(length)
+            _read_into(handle, buffer, offset)
+            # bytes against bytearray is one memcmp; a memoryview would compare item by item.
+            yield Chunk(None if buffer == zeros else bytes(buffer), length)
+    finally:
+        os.close(handle)
+
+
+def dig_holes(path: Path) -> None:
+    """Turn the zeros of a file into holes, in place; a file system without holes is left alone."""
+    zeros = bytes(DIG_BYTES)
+    offset = 0
+    with path.open("r+b") as target:
+        handle = target.fileno()
+        for chunk in file_chunks(path, CHUNK_BYTES):
+            for start, end in _zero_runs(chunk, zeros):
+                if not _punch(handle, offset + start, end - start):
+                    return
+            offset += chunk.length
+
+
+def _zero_runs(chunk: Chunk, zeros: bytes) -> Iterator[tuple[int, int]]:
+    if chunk.data is None:
+        yield 0, chunk.length
+        return
+    for start in range(0, chunk.length, DIG_BYTES):
+        end = min(start + DIG_BYTES, chunk.length)
+        if chunk.data[start:end] == zeros[: end - start]:
+            yield start, end
+
+
+_PUNCH_HOLE_KEEP_SIZE: Final = 0x02 | 0x01  # linux/falloc.h
+
+
+def _punch(handle: int, offset: int, length: int) -> bool:
+    """Free a part of a file (Linux fallocate(2), which Python does not offer with a mode)."""
+    import ctypes
+
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate64", None)
+    if fallocate is None:
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(fallocate(handle, _PUNCH_HOLE_KEEP_SIZE, offset, length) == 0)
+
+
+def _next_data(handle: int, offset: int, size_bytes: int) -> int:
+    try:
+        return os.lseek(handle, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            return size_bytes
+        raise
+
+
+def _read_into(handle: int, buffer: bytearray, offset: int) -> None:
+    view, done = memoryview(buffer), 0
+    while done < len(view):
+        count = os.preadv(handle, [view[done:]], offset + done)
+        if count == 0:
+            raise OSError(errno.EIO, "the file became shorter while it was read")
+        done += count
+
+
+def rechunk(parts: Iterable[bytes], chunk_bytes: int) -> Iterator[Chunk]:
+    """Cut a stream of byte strings of any length into pieces of ``chunk_bytes``."""
+    pending: list[bytes] = []
+    have = 0
+    for part in parts:
+        pending.append(part)
+        have += len(part)
+        if have >= chunk_bytes:
+            joined = b"".join(pending)
+            whole = have - have % chunk_bytes
+            for start in range(0, whole, chunk_bytes):
+                yield Chunk(joined[start : start + chunk_bytes], chunk_bytes)
+            pending, have = [joined[whole:]], have - whole
+    if have:
+        yield Chunk(b"".join(pending), have)
+
+
+def in_order(
+    work: Callable[[Chunk], T], chunks: Iterable[Chunk], workers: int, cancel: threading.Event
+) -> Iterator[T]:
+    """Apply ``work`` to the pieces on several threads and yield the results in order.
+
+    At most twice as many pieces as workers are held at once. Raises :class:`Interrupted` when
+    ``cancel`` is set.
+    """
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="pieces") as pool:
+        try:
+            for chunk in chunks:
+                if cancel.is_set():
+                    raise Interrupted("the compression was stopped")
+                waiting.append(pool.submit(work, chunk))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
