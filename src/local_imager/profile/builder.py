@@ -13,7 +13,7 @@ from local_imager.profile.effects import DEFAULT_SECTOR_BYTES
 from local_imager.profile.imager import default_bootloader
 from local_imager.profile.model import BuildPlan, Profile
 from local_imager.profile.platforms import PLATFORMS
-from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Feature, Quirks
+from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Quirks
 from local_imager.profile.version import TalosVersion
 
 
@@ -77,9 +77,10 @@ def _asked_for(document: Any, quirks: Quirks) -> list[tuple[BuilderFeature, str]
         found.append((BuilderFeature.PLAIN_UKI, "refuses kernel arguments in an installer"))
     if kind == "image":
         found += _asked_of_disk(document, quirks, secureboot)
-    iso = document["output"].get("isoOptions", {})
-    if kind == "iso" and iso.get("bootloader") and not secureboot:
-        if quirks.has(Feature.ISO_BOOTLOADER):
+    if kind == "iso":
+        asked = document["output"].get("isoOptions", {}).get("bootloader", "")
+        usual = default_bootloader(document["arch"], quirks, secureboot=secureboot)
+        if asked and not secureboot and asked != usual:
             found.append((BuilderFeature.ISO_BOOTLOADER, "ignores the boot loader of an ISO"))
     return found
 

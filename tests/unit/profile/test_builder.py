@@ -35,6 +35,8 @@ LOST = [
     ("v1.13.0", "secureboot-enroll-force", "metal-amd64-secureboot.raw", "v1.9.0", "enrollKeys"),
     ("v1.9.0", "overlay-rockpi", "metal-arm64.raw.xz", "v1.9.0", "boot loader sd-boot"),
     ("v1.11.5", "bootloader-dual-boot", "metal-arm64.raw", "v1.11.5", "boot loader dual-boot"),
+    ("v1.9.0", "bootloader-dual-boot", "metal-amd64.iso", "v1.9.0", "of an ISO"),
+    ("v1.11.5", "bootloader-grub", "metal-amd64.iso", "v1.11.5", "of an ISO"),
     ("v1.9.5", "vanilla", "metal-amd64-uki.efi", "v1.9.5", "UKI"),
     ("v1.9.0", "overlay-rockpi", "installer-amd64.tar", "v1.9.0", "kernel arguments"),
     ("v1.13.0", "vanilla", "alibabacloud-amd64.qcow2", "v1.13.0", "platform alibabacloud"),
@@ -64,8 +66,8 @@ def test_a_builder_that_would_lose_something_is_refused(
         # GRUB is what v1.9 uses anyway, and what secure boot never uses
         ("v1.9.0", "bootloader-grub", "metal-amd64.raw.xz", "v1.9.0"),
         ("v1.9.0", "bootloader-dual-boot", "metal-amd64-secureboot.raw.xz", "v1.9.0"),
-        # an ISO of a version before 1.12 has no choice, whatever the builder
-        ("v1.9.0", "bootloader-dual-boot", "metal-amd64.iso", "v1.9.0"),
+        ("v1.9.0", "bootloader-grub", "metal-amd64.iso", "v1.9.0"),
+        ("v1.11.5", "bootloader-dual-boot", "metal-amd64.iso", "v1.11.5"),
         ("v1.12.0", "embedded", "metal-amd64.iso", "v1.12.0"),
         ("v1.11.5", "overlay-rockpi", "installer-amd64.tar", "v1.9.0"),
     ],
