@@ -45,6 +45,7 @@ _CONTENT_TYPES: Final = {
     ".qcow2": "application/x-qemu-disk",
     ".xz": "application/x-xz",
 }
+_OPTION_OF_FORMAT: Final = {"qcow2": "cluster_size", "vhd": "subformat"}
 # The longest name that exists has 48 characters; anything much longer is not a typing mistake.
 _MAX_CHARACTERS: Final = 256
 
@@ -121,6 +122,12 @@ class AssetName:
             return ""
         by_format = QCOW2_OPTIONS if self.disk_format == "qcow2" else ""
         return PLATFORMS[self.platform].disk_format_options or by_format
+
+    @property
+    def disk_format_fits(self) -> bool:
+        """Whether qemu-img takes the platform's options for the disk format (else it fails)."""
+        known = _OPTION_OF_FORMAT.get(self.disk_format or "", "")
+        return not self.disk_format_options or self.disk_format_options.startswith(known)
 
     def start_profile(self) -> dict[str, Any]:
         """Return the imager profile that stands for this name alone, without a schematic."""

@@ -118,12 +118,14 @@ def _platform(version: TalosVersion, asset: AssetName) -> Iterator[_Raw]:
         yield "warning", "asset", f"{platform.label} is not offered with secure boot"
     if asset.kind == "uki" and not quirks.has(Feature.UKI):
         yield "error", "version", f"Talos {version} has no UKI; that came with v1.5.0"
-    if asset.disk_format == "qcow2" and "subformat" in platform.disk_format_options:
-        yield (
-            "error",
-            "asset",
-            f"the disks of {platform.label} are made with options that qcow2 does not have",
-        )
+    if not asset.disk_format_fits:
+        yield "error", "asset", misfit(asset)
+
+
+def misfit(asset: AssetName) -> str:
+    """Say why qemu-img would fail to convert the disk of this asset."""
+    options, label = asset.disk_format_options, PLATFORMS[asset.platform].label
+    return f"disks of {label} are made with {options}, which {asset.disk_format} does not have"
 
 
 def _contents(given: list[str], asset: AssetName) -> Iterator[_Raw]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from local_imager.errors import PlanError
+from local_imager.profile.assetname import AssetName
 from local_imager.profile.customize import ENROLMENT_FILES, REQUIRED_KEYS
+from local_imager.profile.effects import misfit
 from local_imager.profile.imager import filled_output
 from local_imager.profile.model import BaseFile, BuildPlan, Kind, Locate, PlanOptions, Profile
+from local_imager.profile.platforms import PLATFORMS
 from local_imager.profile.quirks import Feature, Quirks
 from local_imager.schematic.goyaml.emitter import emit
 
@@ -48,6 +51,13 @@ def build_profile(plan: BuildPlan, options: PlanOptions) -> Profile:
             f"Talos {plan.version} has no UKI",
             hint="that came with v1.5.0; an ISO or kernel and initramfs boot this version",
             code="uki-unsupported",
+        )
+    asset = AssetName.parse(plan.asset)
+    if not asset.disk_format_fits:
+        raise PlanError(
+            f"{plan.asset} cannot be made: {misfit(asset)}",
+            hint=f"{asset.platform} is used with {PLATFORMS[asset.platform].offered_suffix}",
+            code="disk-format",
         )
     document = dict(plan.profile.document)
     document["input"] = _inputs(plan, quirks)

@@ -146,6 +146,7 @@ def test_arm64_starts_from_sd_boot() -> None:
         ("aws-amd64-secureboot.raw", "v1.9.0", "warning", "secure boot"),
         ("metal-amd64-uki.efi", "v1.4.8", "error", "v1.5.0"),
         ("azure-amd64.qcow2", "v1.9.0", "error", "qcow2"),
+        ("exoscale-amd64.vhd", "v1.9.0", "error", "cluster_size"),
         ("alibabacloud-amd64.qcow2", "v1.14.0-beta.1", "warning", "v1.14.0-beta.2"),
     ],
 )

@@ -69,12 +69,13 @@ def known_rows() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("row", known_rows(), ids=lambda row: row["path"])
 def test_boot_assets_are_those_that_the_imager_would_take_itself(row: dict[str, Any]) -> None:
+    asset = AssetName.parse(row["path"])
     for tag, ready in row["ready"].items():
         too_old = row["path"].endswith("uki.efi") and version(tag) < version("v1.5.0")
-        if isinstance(ready, str) or too_old:
+        if isinstance(ready, str) or too_old or not asset.disk_format_fits:
             continue
         wanted = PROFILES["ready_profiles"][ready]["input"]
-        found = plan(schematics()["vanilla"], version(tag), AssetName.parse(row["path"]), None)
+        found = plan(schematics()["vanilla"], version(tag), asset, None)
         rendered = build_profile(found, KEYS).rendered(factory_path)["input"]
         named = {key: rendered[key] for key in wanted if rendered.get(key, {}).get("path")}
         assert named == {key: wanted[key] for key in named}
@@ -104,6 +105,14 @@ def test_there_is_no_uki_before_v1_5() -> None:
     with pytest.raises(PlanError) as caught:
         handed("vanilla", "metal-amd64-uki.efi", "v1.4.8")
     assert caught.value.code == "uki-unsupported"
+
+
+@pytest.mark.parametrize("name", ["azure-amd64.qcow2", "oracle-amd64.vhd.gz"])
+def test_a_disk_format_that_qemu_img_would_refuse_is_refused_first(name: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        handed("vanilla", name, "v1.13.0")
+    assert caught.value.code == "disk-format"
+    assert PLATFORMS[name.partition("-")[0]].offered_suffix in caught.value.hint
 
 
 def test_signing_keys_have_to_be_there() -> None:
