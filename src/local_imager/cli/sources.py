@@ -31,7 +31,9 @@ def _print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2))
 
 
-def _mebibytes(size_bytes: int) -> str:
+def _size(size_bytes: int) -> str:
+    if size_bytes < 1024**2:
+        return f"{size_bytes / 1024:.1f} KiB"
     return f"{size_bytes / 1024**2:.1f} MiB"
 
 
@@ -124,7 +126,7 @@ def list_(app: App, as_json: bool) -> None:
         return
     for image in images:
         arches = "+".join(image.arches) or "incomplete"
-        size = _mebibytes(image.size_bytes)
+        size = _size(image.size_bytes)
         click.echo(f"{image.descriptor.digest.short}  {arches:<12} {size:>10}  {image.reference}")
     if not images:
         click.echo("the store holds no source images; `local-imager sources fetch` brings some")
@@ -165,8 +167,8 @@ def _answer(store: Store, image: HeldImage, policy: Any, app: App) -> dict[str, 
     try:
         verified = verify_held(store, image, policy, app.sink)
     except (VerificationRefused, IntegrityError, NotFound) as error:
-        return {**named, "accepted": False, **error.as_dict()}
-    return {**named, "accepted": True, **_as_dict(verified), "evidence": dict(verified.evidence)}
+        return {**error.as_dict(), **named, "accepted": False}
+    return {**_as_dict(verified), **named, "accepted": True, "evidence": dict(verified.evidence)}
 
 
 def _print_answers(answers: Sequence[Mapping[str, Any]]) -> None:

@@ -89,7 +89,7 @@ def check_statement(envelope: Envelope, digest: Digest, predicate_type: str) -> 
     if envelope.payload_type != PAYLOAD_TYPE_IN_TOTO:
         raise Rejected(Reason.PAYLOAD_TYPE, f"the envelope holds {envelope.payload_type[:80]!r}")
     statement = parse_object(envelope.untrusted_payload, what, MAX_PAYLOAD_BYTES)
-    if statement.get("_type") not in STATEMENT_TYPES:
+    if text_field(statement, "_type", what) not in STATEMENT_TYPES:
         raise Rejected(Reason.PAYLOAD_INVALID, f"{what} has an unknown _type")
     if text_field(statement, "predicateType", what) != predicate_type:
         named = str(statement["predicateType"])[:120]

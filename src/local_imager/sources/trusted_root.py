@@ -127,7 +127,7 @@ def parse_trusted_root(untrusted_data: bytes, origin: str) -> TrustedRoot:
     """Parse the file's bytes; raises :class:`SettingsError` that says what is wrong."""
     try:
         document = parse_object(untrusted_data, "trusted root", MAX_ROOT_BYTES)
-        if document.get("mediaType") not in _MEDIA_TYPES:
+        if text_field(document, "mediaType", "trusted root") not in _MEDIA_TYPES:
             raise malformed("trusted root", "is of an unknown version")
         return TrustedRoot(
             _logs(document, "tlogs"),
@@ -160,7 +160,10 @@ def _log(document: Document, what: str) -> Log:
     log_id = hashlib.sha256(der).digest()
     if "logId" in document:
         log_id = bytes_field(object_field(document, "logId", what), "keyId", what, 64)
-    host = urlsplit(text_field(document, "baseUrl", what, "")).hostname or ""
+    try:
+        host = urlsplit(text_field(document, "baseUrl", what, "")).hostname or ""
+    except ValueError as error:
+        raise malformed(what, "has a baseUrl that is no address") from error
     return Log(log_id, key, host, _period(public, what))
 
 

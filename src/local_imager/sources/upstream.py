@@ -313,7 +313,7 @@ class Sources:
     # -- errors -----------------------------------------------------------------------------
 
     def _not_found(self, requirement: Requirement, message: str, hint: str) -> NotFound:
-        if requirement.role in ("builder", "base", "extensions-catalogue", "base-installer"):
+        if requirement.role not in ("extension", "overlay"):
             near = self._nearest(requirement.tag)
             if near:
                 return NotFound(
