@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +27,7 @@ from lab import (
     sid,
     signing,
 )
-from lab.console import say
+from lab.console import say, stop_programs
 from lab.imagesets import ImageSet, VersionParts
 from lab.oci import REF_NAME, Layout
 from lab.place import ARCHITECTURES, NAME_PREFIX, REALISTIC_PREFIX, Place, parse_version
@@ -74,11 +74,21 @@ def build_lab(place: Place, versions: Sequence[str]) -> bool:
         fetching = lanes.submit(_prepare_all, place, prepared)
         compiled = lanes.submit(_compile_all, place, prepared)
         tools = lanes.submit(_tools, place)
-        parts, programs, _ = shared.result(), compiled.result(), fetching.result()
-        used_tools = tools.result()
+        _await_all([registry, shared, fetching, compiled, tools])
+    parts, programs, used_tools = shared.result(), compiled.result(), tools.result()
     layers = {version: _version_parts(place, parts, programs[version]) for version in versions}
     _upstream(place, versions, parts, layers, programs, used_tools)
     return True
+
+
+def _await_all(lanes: Sequence["Future[Any]"]) -> None:
+    """Wait for all lanes; when one fails or the user stops us, stop the others and raise."""
+    try:
+        for lane in as_completed(lanes):
+            lane.result()
+    except BaseException:
+        stop_programs()
+        raise
 
 
 def lab_key(versions: Sequence[str]) -> str:
@@ -142,7 +152,9 @@ def _shared_parts(place: Place, registry: "Future[StepResult]") -> Parts:
 
 
 def _prepare_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> None:
+    waiting = list(prepared.values())
     for version, future in prepared.items():
+        waiting.remove(future)
         try:
             future.set_result(
                 do_step(
@@ -154,7 +166,9 @@ def _prepare_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> Non
                 )
             )
         except BaseException as problem:
-            future.set_exception(problem)
+            for unmet in (future, *waiting):
+                unmet.set_exception(problem)
+            raise
 
 
 def _prepare(version: str, folder: Path) -> Facts:

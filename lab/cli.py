@@ -3,16 +3,19 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
-from lab.console import LabError, say
+from lab.console import LabError, say, stop_programs
 from lab.place import DEFAULT_VERSIONS, Place, find_place, parse_version
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a lab command and return its exit code."""
     options = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     place = find_place()
     try:
         code: int = options.handler(place, options)
@@ -21,8 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"lab: {problem}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        stop_programs()
         print("lab: interrupted; finished steps are kept", file=sys.stderr)
         return 130
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

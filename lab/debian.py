@@ -27,12 +27,28 @@ HOST_PACKAGES: dict[str, dict[str, str]] = {
         "umoci": "reads OCI layouts in tests",
         "docker-compose": "starts services for pytest-docker",
     },
+    "inspect": {
+        "binutils": "shows the sections of a UKI in tests",
+        "file": "tells in tests what kind of file was built",
+        "gdisk": "checks partition tables in tests",
+        "mtools": "reads EFI partitions in tests",
+        "qemu-utils": "checks and compares disk images in tests",
+        "sbsigntool": "checks secure boot signatures in tests",
+        "xorriso": "reads ISO images in tests",
+        "xz-utils": "unpacks what was built in tests",
+        "zstd": "unpacks what was built in tests",
+    },
 }
 """Per purpose: Debian package and why it is needed."""
 
 _PROGRAM_OF = {
+    "binutils": "objdump",
     "docker.io": "dockerd",
+    "gdisk": "sgdisk",
+    "mtools": "mcopy",
     "qemu-system-x86": "qemu-system-x86_64",
+    "qemu-utils": "qemu-img",
+    "sbsigntool": "sbverify",
     "xz-utils": "xz",
 }
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.console import LabError, run
+from lab.console import LabError
 from lab.debian import need_packages
 from lab.place import Place
 from lab.registry import wait_until
 from lab.services import engine_answers
+from lab.steps import unmount_below
 
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -105,14 +106,3 @@ def await_engine(
             tail = log_path.read_text(errors="replace").splitlines()[-5:]
             raise LabError("\n  ".join([str(problem), *tail])) from None
         raise
-
-
-def unmount_below(folder: Path) -> None:
-    """Unmount everything that is mounted below a folder, deepest first."""
-    points = []
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        point = line.split(" ")[1].replace("\\040", " ")
-        if point.startswith(f"{folder}/"):
-            points.append(point)
-    for point in sorted(points, key=len, reverse=True):
-        run(["umount", "--lazy", point])

@@ -20,6 +20,9 @@ TOOLS = {
     "cosign": ("github.com/sigstore/cosign/v3/cmd/cosign", "v3.1.3"),
 }
 
+SEEN_VERSIONS = "v1.9.0 v1.9.5 v1.10.0 v1.11.0 v1.11.5 v1.12.0 v1.12.1 v1.13.0".split()
+"""Versions that the proxy was seen to serve with both of their modules; only named in a hint."""
+
 _FLAGS = ["-trimpath", "-ldflags", "-s -w"]
 _TAGS = ["-tags", "tcell_minimal,grpcnotrace"]
 
@@ -63,9 +66,15 @@ def prepare_imager(version: str, module: Path) -> None:
     """
     module.mkdir(parents=True, exist_ok=True)
     env = _go_env(go_toolchain(version))
-    answer = run(
-        ["go", "mod", "download", "-json", f"{TALOS_MODULE}@{version}"], cwd=module, env=env
-    )
+    try:
+        argv = ["go", "mod", "download", "-json", f"{TALOS_MODULE}@{version}"]
+        answer = run(argv, cwd=module, env=env)
+        run(["go", "mod", "download", f"{MACHINERY_MODULE}@{version}"], cwd=module, env=env)
+    except LabError as problem:
+        raise LabError(
+            f"the Go module proxy does not serve Talos {version}; served when this was written: "
+            f"{', '.join(SEEN_VERSIONS)}\n  {problem}"
+        ) from problem
     found = json.loads(answer)
     described = json.loads(run(["go", "mod", "edit", "-json", found["GoMod"]], cwd=module, env=env))
     lines = [

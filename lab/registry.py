@@ -1,11 +1,9 @@
 """A real registry (Debian's docker-registry) over the lab's images, on loopback."""
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -13,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lab.console import LabError
+from lab.console import LabError, die_with_parent
 from lab.oci import Descriptor, Layout, hex_of, link_or_copy
 
 PROGRAM = "usr/bin/docker-registry"
@@ -30,13 +28,6 @@ storage:
 http:
   addr: 127.0.0.1:{port}
 """
-
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent is gone (for use as preexec_fn)."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def free_port() -> int:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import LabError, run
-from lab.engine import await_engine, short_folder, unmount_below
+from lab.engine import await_engine, short_folder
 from lab.place import Place
 from lab.registry import free_port
 from lab.services import engine_answers
 from lab.sid import in_root, install_in, package_versions
-from lab.steps import Facts, StepResult, build_lock, do_step, key_of, load_result
+from lab.steps import Facts, StepResult, build_lock, do_step, key_of, load_result, unmount_below
 
 PACKAGES = ("docker.io", "podman", "runc", "iptables", "ca-certificates")
 

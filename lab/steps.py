@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lab.console import LabError, say, step
+from lab.console import LabError, run, say, step
 from lab.place import Place
 
 Facts = dict[str, Any]
@@ -84,9 +85,11 @@ def do_step(
     stored = load_result(place, name)
     if stored is not None and stored.facts["key"] == key:
         return stored
-    staging = place.steps / f".{name}.staging"
-    remove_tree(staging)
-    staging.mkdir(parents=True)
+    for stale in place.steps.glob(f".{name}.staging-*"):
+        remove_tree(stale)
+    # A name of its own: a program of a killed build may still write into the former one.
+    staging = Path(tempfile.mkdtemp(prefix=f".{name}.staging-", dir=place.steps))
+    staging.chmod(0o755)
     began_s = time.monotonic()
     with step(title):
         facts = work(staging)
@@ -109,11 +112,37 @@ def replace_folder(staging: Path, final: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and what is in it; no error when it is not there."""
+    """Remove a folder and what is in it; no error when it is not there.
+
+    What a killed debootstrap left mounted below it is unmounted, never emptied.
+    """
     if folder.is_symlink() or folder.is_file():
         folder.unlink()
     elif folder.exists():
-        shutil.rmtree(folder)
+        unmount_below(folder)
+        _remove_patiently(folder)
+
+
+def _remove_patiently(folder: Path) -> None:
+    for patience in range(10, -1, -1):
+        try:
+            shutil.rmtree(folder)
+            return
+        except OSError:
+            if not patience:
+                raise
+            time.sleep(0.5)  # the last programs of a killed build are still writing
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything that is mounted below a folder, deepest first."""
+    points = []
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        point = line.split(" ")[1].replace("\\040", " ")
+        if point.startswith(f"{folder}/"):
+            points.append(point)
+    for point in sorted(points, key=len, reverse=True):
+        run(["umount", "--lazy", point])
 
 
 @contextmanager
