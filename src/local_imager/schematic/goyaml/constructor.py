@@ -276,6 +276,8 @@ def _resolve(node: Node) -> Resolved:
 def _decode_binary(node: Node) -> str:
     compact = node.value.replace("\r", "").replace("\n", "")
     try:
+        if len(compact) % 4:
+            raise Base64Error  # Python takes padding behind complete groups, Go does not
         data = b64decode(compact.encode("ascii"), validate=True)
     except (Base64Error, UnicodeEncodeError):
         _fail(node, "a !!binary value must be base64")

@@ -69,7 +69,7 @@ class _Emitter:
             scalar = represent(key)
             self.start_line(indent)
             if _is_simple_key(scalar):
-                self._scalar(scalar, indent, simple_key=True)
+                self._scalar(scalar, indent)
                 self._indicator(":", spaced=False)
             else:
                 self._indicator("?", keeps_indention=True)
@@ -103,19 +103,19 @@ class _Emitter:
             self._indicator("{", then_space=True)
             self._indicator("}", spaced=False)
 
-    def _scalar(self, scalar: Scalar, indent: int, *, simple_key: bool = False) -> None:
+    def _scalar(self, scalar: Scalar, indent: int) -> None:
         if scalar.tag:
             self._space()
             self._write(scalar.tag)
             self._whitespace = self._indention = False
-        style = scalar.style(simple_key=simple_key)
+        style = scalar.style
         if style is Style.LITERAL:
             self._literal(scalar.text, indent)
         elif style is Style.DOUBLE:
             self._indicator('"' + _escaped(scalar.text) + '"')
         elif style is Style.SINGLE:
             self._single(scalar.text, indent)
-        elif scalar.text:
+        else:
             self._indicator(scalar.text)
 
     def _single(self, text: str, indent: int) -> None:

@@ -87,11 +87,11 @@ class Reader:
     def _cut_length(self, window: bytes) -> int:
         """Return how many bytes at the window's end are the beginning of a cut character."""
         if self._encoding == "utf-8":
-            for back in range(1, min(3, len(window)) + 1):
-                byte = window[-back]
-                if byte & 0xC0 != 0x80:
-                    width = 2 if byte & 0xE0 == 0xC0 else 3 if byte & 0xF0 == 0xE0 else 4
-                    return back if byte >= 0xC0 and byte < 0xF8 and width > back else 0
+            for back in (3, 2, 1):
+                lead = window[-back] if len(window) >= back else 0
+                # Whether the bytes behind the lead are valid is not asked before all are there.
+                if 0xC0 <= lead < 0xF8 and back < 2 + (lead >= 0xE0) + (lead >= 0xF0):
+                    return back
             return 0
         if len(window) % 2:
             return 1 + self._cut_length(window[:-1])

@@ -47,9 +47,7 @@ _WORDS: dict[str, Resolved] = {
     for word in words.split()
 } | {"": Resolved(nodes.NULL, None)}
 
-_RESOLVABLE = frozenset(
-    {"", nodes.STR, nodes.BOOL, nodes.INT, nodes.FLOAT, nodes.NULL, nodes.TIMESTAMP}
-)
+_RESOLVABLE = frozenset({"", nodes.BOOL, nodes.INT, nodes.FLOAT, nodes.NULL, nodes.TIMESTAMP})
 _NUMBER_STARTS = frozenset("+-0123456789")
 _INTEGER = re.compile(
     "(?P<sign>[+-]?)(?:0[xX](?P<hex>[0-9a-fA-F]+)|0[oO](?P<octal>[0-7]+)|0[bB](?P<binary>[01]+)"
@@ -66,21 +64,18 @@ INT64_MIN, INT64_MAX, UINT64_MAX = -(1 << 63), (1 << 63) - 1, (1 << 64) - 1
 def resolve(tag: str, text: str) -> Resolved:
     """Return type and value of a scalar; ``tag`` is its explicit tag, or empty.
 
-    A tag that is not of YAML's basic types comes back as it is, with the text as value. Raises
+    A tag that names no type to check against comes back with the text as value. Raises
     TagMismatch when the text is not of the type that the tag names.
     """
     if tag not in _RESOLVABLE:
         return Resolved(tag, text)
-    if tag == nodes.STR:
-        return Resolved(nodes.STR, text)
     found = _resolve_plain(text, try_timestamp=tag in ("", nodes.TIMESTAMP))
     if tag in ("", found.tag):
         return found
-    if found.tag == nodes.STR:
-        raise TagMismatch
-    if tag == nodes.FLOAT and isinstance(found.value, int) and found.tag == nodes.INT:
-        if found.value <= INT64_MAX:
-            return Resolved(nodes.FLOAT, float(found.value))
+    number = found.value
+    if tag == nodes.FLOAT and found.tag == nodes.INT and isinstance(number, int):
+        if number <= INT64_MAX:
+            return Resolved(nodes.FLOAT, float(number))
     raise TagMismatch
 
 

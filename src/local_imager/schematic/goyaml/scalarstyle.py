@@ -51,16 +51,15 @@ class Scalar:
         """Whether the text holds a line break."""
         return _LINE_BREAK.search(self.text) is not None
 
-    def style(self, *, simple_key: bool) -> Style:
-        """Return the style in which the text can be written."""
+    @property
+    def style(self) -> Style:
+        """The style in which the text can be written."""
         text, style = self.text, self._wanted
-        if simple_key and self.multiline:
-            return Style.DOUBLE
         if style is Style.PLAIN and not _plain_allowed(text):
             style = Style.SINGLE
         if style is Style.SINGLE and not _single_allowed(text):
             return Style.DOUBLE
-        if style is Style.LITERAL and (simple_key or not _literal_allowed(text)):
+        if style is Style.LITERAL and not _literal_allowed(text):
             return Style.DOUBLE
         return style
 
@@ -138,8 +137,7 @@ def _place_point(digits: str, point: int) -> str:
 
 
 def _plain_allowed(text: str) -> bool:
-    if not text:
-        return True
+    """Whether a text that is not empty can stand without quotes."""
     if text[0] == " " or text[-1] == " " or _LINE_BREAK.search(text) or "\t" in text:
         return False
     return not _SPECIAL.search(text) and not _has_indicators(text)
@@ -165,6 +163,4 @@ def _single_allowed(text: str) -> bool:
 
 
 def _literal_allowed(text: str) -> bool:
-    return bool(text) and not (
-        text.endswith(" ") or _SPACE_THEN_BREAK.search(text) or _SPECIAL.search(text)
-    )
+    return not (text.endswith(" ") or _SPACE_THEN_BREAK.search(text) or _SPECIAL.search(text))
