@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import click
 
+from local_imager.cli.lint import lint
+
 
 @click.group()
 def schematic() -> None:
-    """Work with schematics: id, canonical text, diff, template, JSON Schema."""
+    """Work with schematics: id, canonical text, lint, diff, template, JSON Schema."""
+
+
+schematic.add_command(lint)
 
 
 @schematic.command("id")
