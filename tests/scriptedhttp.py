@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -41,6 +41,12 @@ class Ask:
         self, status: int, body: bytes = b"", *, length: int | None = None, **headers: str
     ) -> None:
         """Answer; ``length`` may differ from the body's, header names get dashes."""
+        self.reply(status, body, headers, length)
+
+    def reply(
+        self, status: int, body: bytes, headers: Mapping[str, str], length: int | None = None
+    ) -> None:
+        """Answer with headers from a mapping."""
         self.handler.send_response(status)
         for name, value in headers.items():
             self.handler.send_header(name.replace("_", "-"), value)

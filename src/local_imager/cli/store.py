@@ -105,18 +105,19 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
 
 @store.command("export")
 @click.argument("name")
-@click.argument("dest", type=click.Path(path_type=Path))
+@click.argument("dest")
 @click.option("--copy", is_flag=True, help="Never hard-link, so that the file may be written to.")
 @click.option("--force", is_flag=True, help="Overwrite a foreign or changed file.")
 @_json_option
 @click.pass_context
 def export(
-    ctx: click.Context, name: str, dest: Path, copy: bool, force: bool, as_json: bool
+    ctx: click.Context, name: str, dest: str, copy: bool, force: bool, as_json: bool
 ) -> None:
     """Export an asset to DEST (a file, or a directory that gets the asset's own name)."""
     opened = _store(ctx)
     asset: StoredAsset = opened.show(name)
-    target = dest / asset.asset if dest.is_dir() or str(dest).endswith("/") else dest
+    place = Path(dest)
+    target = place / asset.asset if place.is_dir() or dest.endswith("/") else place
     done = opened.export(asset, target, hard_link=not copy, overwrite=force)
     if as_json:
         _print_json({**asset.as_dict(), "path": str(done.path), "method": done.method})

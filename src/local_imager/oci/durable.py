@@ -59,9 +59,15 @@ def sync_dir(path: Path) -> None:
         os.close(handle)
 
 
-def replace_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write a small file so that a reader sees the old bytes or the new ones, never a mixture."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+def replace_file(
+    path: Path, data: bytes, *, mode: int = 0o644, staging_dir: Path | None = None
+) -> None:
+    """Write a small file so that a reader sees the old bytes or the new ones, never a mixture.
+
+    The bytes are collected in ``staging_dir`` (same file system), or beside the file under a name
+    that ends in ``.part``.
+    """
+    temporary = (staging_dir or path.parent) / f".{path.name}.{secrets.token_hex(6)}.part"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -162,7 +162,9 @@ class Layout(BlobDir):
             with FileLock(self.locks_dir / "index").acquire():
                 document = self.document()
                 change(document)
-                replace_file(self.path / "index.json", _index_bytes(document))
+                self.staging_dir.mkdir(exist_ok=True)
+                data = _index_bytes(document)
+                replace_file(self.path / "index.json", data, staging_dir=self.staging_dir)
 
     def set_ref(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a blob that is there; an older entry of that name goes.

@@ -7,15 +7,19 @@ is not overwritten unless asked.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 import secrets
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from local_imager.errors import InputError, NotFound
 from local_imager.oci import sparse
+from local_imager.oci.blobs import STAGING_GRACE_S, is_locked, lock_open_file
 from local_imager.oci.durable import explained, replace_file, sync_dir
 from local_imager.oci.export import NO_LINK
 from local_imager.oci.model import Digest
@@ -105,8 +109,17 @@ def _recorded_digest(dest: Path) -> Digest | None:
         return None
 
 
+def _remove_leftovers(dest: Path) -> None:
+    """Remove what killed exports to the same place left; one that is running holds a lock."""
+    for path in dest.parent.glob(f".{glob.escape(dest.name)}.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STAGING_GRACE_S and not is_locked(path):
+                path.unlink()
+
+
 def _place(asset: StoredAsset, dest: Path, *, hard_link: bool) -> Method:
-    temporary = dest.with_name(f".{dest.name[:200]}.{secrets.token_hex(4)}.part")
+    _remove_leftovers(dest)
+    temporary = dest.with_name(f".{dest.name}.{secrets.token_hex(4)}.part")
     try:
         method = _write(asset, temporary, hard_link=hard_link)
         temporary.replace(dest)
@@ -125,6 +138,7 @@ def _write(asset: StoredAsset, temporary: Path, *, hard_link: bool) -> Method:
         mode = 0o600 if asset.private else 0o644
         target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
+            lock_open_file(target)
             if sparse.clone(source, target):
                 return _finish(target, asset, "reflink")
             if hard_link and _link_over(asset.path, temporary):

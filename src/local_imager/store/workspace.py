@@ -37,13 +37,16 @@ def workspace(work_dir: Path) -> Iterator[Path]:
 
 
 def stale_workspaces(work_dir: Path) -> list[Path]:
-    """List working directories whose process is gone."""
+    """List working directories (and lock files without one) whose process is gone."""
     stale = []
     for path in sorted(work_dir.iterdir()) if work_dir.is_dir() else []:
         with contextlib.suppress(OSError):
-            if path.suffix == _LOCK_SUFFIX or time.time() - path.stat().st_mtime < STAGING_GRACE_S:
+            is_lock = path.suffix == _LOCK_SUFFIX
+            if time.time() - path.stat().st_mtime < STAGING_GRACE_S:
                 continue
-            lock = FileLock(path.with_name(path.name + _LOCK_SUFFIX))
+            if is_lock and path.with_suffix("").exists():
+                continue  # goes with its directory
+            lock = FileLock(path if is_lock else path.with_name(path.name + _LOCK_SUFFIX))
             if lock.try_acquire():
                 stale.append(path)
                 lock.release()
@@ -55,8 +58,11 @@ def clean_workspaces(work_dir: Path) -> int:
     freed = 0
     for path in stale_workspaces(work_dir):
         freed += disk_bytes(path)
-        remove_tree(path)
-        path.with_name(path.name + _LOCK_SUFFIX).unlink(missing_ok=True)
+        if path.suffix == _LOCK_SUFFIX:
+            path.unlink(missing_ok=True)
+        else:
+            remove_tree(path)
+            path.with_name(path.name + _LOCK_SUFFIX).unlink(missing_ok=True)
     return freed
 
 
