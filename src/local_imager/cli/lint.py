@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from local_imager.errors import ExitCode
 
 if TYPE_CHECKING:
+    from local_imager.cli.context import App
     from local_imager.profile.assetname import AssetName
     from local_imager.profile.effects import Finding
     from local_imager.profile.model import Catalogue
     from local_imager.profile.version import TalosVersion
-
-CatalogueLoader = Callable[[Any, "TalosVersion"], "Catalogue | None"]
-
-load_catalogue: CatalogueLoader | None = None
-"""Gives the catalogue of a version when its images are at hand; set by whoever has sources.
-
-Called with the click context's object and the version. None: names are not looked up.
-"""
 
 _DEFAULT_ENDINGS = (".iso", ".raw.zst")
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
@@ -37,6 +29,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
     metavar="NAME",
     help="Look at this asset; may be repeated (default: metal ISO, disk and installer).",
 )
+@click.option("--offline", is_flag=True, help="Look names up in the store only.")
 @click.option("--strict", is_flag=True, help="Fail on warnings too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
@@ -45,6 +38,7 @@ def lint(
     schematic: str,
     version: str | None,
     assets: tuple[str, ...],
+    offline: bool,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -64,22 +58,41 @@ def lint(
     wanted = TalosVersion.parse(version) if version else NEWEST_KNOWN
     read = read_schematic(schematic)
     names = [AssetName.parse(name) for name in assets] or _default_assets(bool(read.overlay.name))
-    catalogue = None if load_catalogue is None else load_catalogue(ctx.obj, wanted)
+    named = bool(read.customization.official_extensions or read.overlay.name)
+    catalogue = _catalogue(ctx.obj, wanted, offline=offline) if named else None
     findings = find(read, wanted, names, catalogue)
     if as_json:
         document = {
             "schematic_id": str(schematic_id(read)),
             "version": str(wanted),
             "assets": [str(name) for name in names],
-            "names_looked_up": catalogue is not None,
+            "names_looked_up": catalogue is not None or not named,
             "findings": [finding.as_dict() for finding in findings],
         }
         click.echo(json.dumps(document, indent=2))
     else:
-        _print(findings, wanted, names, looked_up=catalogue is not None)
+        _print(findings, wanted, names, looked_up=catalogue is not None or not named)
     failing = {"error", "warning"} if strict else {"error"}
     if any(finding.severity in failing for finding in findings):
         ctx.exit(ExitCode.INPUT_INVALID)
+
+
+def _catalogue(app: App, version: TalosVersion, *, offline: bool) -> Catalogue | None:
+    """Return the version's catalogue from the store, else from the source; None without one."""
+    from local_imager.errors import SourceError, VerificationRefused
+    from local_imager.events import Message
+
+    try:
+        return app.factory.offline_sources.catalogue(version)
+    except (SourceError, VerificationRefused) as error:
+        missing: SourceError | VerificationRefused = error
+    if not offline:
+        try:
+            return app.factory.sources.catalogue(version)
+        except (SourceError, VerificationRefused) as error:
+            missing = error
+    app.sink.emit(Message(f"linted without a catalogue: {missing.message}", "warning"))
+    return None
 
 
 def _default_assets(for_board: bool) -> list[AssetName]:
