@@ -27,6 +27,7 @@ from local_imager.profile.overlay import OverlayProfile
 from local_imager.profile.quirks import Feature, Quirks
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.model import ENROLL_KEYS, Schematic
+from local_imager.schematic.plain import plain_options
 
 SIGNING_KEY: Final = "uki-signing-key.pem"
 SIGNING_CERT: Final = "uki-signing-cert.pem"
@@ -182,7 +183,7 @@ def _overlay(schematic: Schematic, given: Ingredients) -> dict[str, Any] | None:
         "image": _image(given.overlay_host),
     }
     if schematic.overlay.options:
-        result["options"] = schematic.overlay.options
+        result["options"] = plain_options(schematic.overlay)
     return result
 
 

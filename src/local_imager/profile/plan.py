@@ -34,6 +34,7 @@ from local_imager.profile.resolve import find_extension, find_overlay
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.canonical import canonical_text, schematic_id
 from local_imager.schematic.model import Schematic
+from local_imager.schematic.plain import require_text
 
 _IMAGER = "siderolabs/imager"
 
@@ -70,6 +71,7 @@ def plan(
             hint=f"images can be made from {MIN_TALOS} on",
             code="version-too-old",
         )
+    require_text(schematic)
     check_combination(schematic, version, asset)
     ingredients, resolved = _ingredients(schematic, version, asset, catalogue, options)
     profile = Profile(customized(schematic, version, asset, ingredients))
