@@ -20,7 +20,7 @@ from local_imager.oci.layout import Layout
 from local_imager.oci.model import Descriptor, Digest
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
-from local_imager.store.records import AssetRecord
+from local_imager.store.records import AssetRecord, StoredAsset
 from local_imager.store.store import Store
 from tests.scriptedhttp import Ask, scripted_server
 
@@ -29,7 +29,7 @@ KILLS = 30
 WRITER = """
 import os, sys
 from pathlib import Path
-from local_imager.store.records import AssetRecord
+from local_imager.store.records import AssetRecord, StoredAsset
 from local_imager.store.store import Store
 from local_imager.store.gc import Rules, collect
 
@@ -156,6 +156,41 @@ def test_a_full_disk_shows_nothing_half_written(tmp_path: Path) -> None:
         assert large.exists()
         assert check(store).clean
         assert store.layout.put_bytes(b"still works", "x")
+
+
+def test_a_disk_that_fills_up_at_any_step(tmp_path: Path) -> None:
+    """Leave a little more room each time, so that another step is the one that fails."""
+    failed = 0
+    for room in range(0, 160, 8):
+        with small_room(tmp_path / f"room-{room}", room) as (store, first):
+            try:
+                with store.workspace() as folder:
+                    (folder / "x").write_bytes(os.urandom(60_000))
+                    asset = store.put_asset(
+                        AssetRecord("5" * 64, "v1", "second", "2" * 64, folder / "x")
+                    )
+                store.add_referrer(asset, "application/x-record", b"{}", "text/plain")
+            except (StoreError, OSError) as error:
+                failed += 1
+                assert isinstance(error, OSError) or error.code == "disk-full"
+            assert check(store).clean
+            assert store.find_build("1" * 64) == first
+            collect(store, Rules(grace_s=-1))
+            assert check(store).clean
+    assert 0 < failed < 20
+
+
+@contextlib.contextmanager
+def small_room(path: Path, room_kib: int) -> Iterator[tuple[Store, StoredAsset]]:
+    """Yield a store with one asset on a disk that has so much room left."""
+    with small_disk(path, "1m") as disk:
+        store = Store.open(disk / "store")
+        with store.workspace() as folder:
+            (folder / "x").write_bytes(b"first")
+            first = store.put_asset(AssetRecord("5" * 64, "v1", "first", "1" * 64, folder / "x"))
+        free_kib = os.statvfs(disk).f_bavail * os.statvfs(disk).f_bsize // 1024
+        (disk / "filler").write_bytes(bytes((free_kib - room_kib) * 1024))
+        yield store, first
 
 
 def test_a_full_disk_while_exporting(tmp_path: Path) -> None:

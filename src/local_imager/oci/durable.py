@@ -27,6 +27,7 @@ _HINTS: Final = {
     errno.EROFS: "the file system is mounted read-only; choose another place",
     errno.EACCES: "check who owns the directory and its mode",
     errno.EPERM: "check who owns the directory and its mode",
+    errno.ENOLCK: "this file system has no locks; put the store on a local disk",
     errno.EIO: "the disk reports a fault; look at the system log before you go on",
 }
 _CODES: Final = {errno.ENOSPC: "disk-full", errno.EDQUOT: "disk-full", errno.EFBIG: "disk-full"}

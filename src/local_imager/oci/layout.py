@@ -165,6 +165,7 @@ class Layout(BlobDir):
                 self.staging_dir.mkdir(exist_ok=True)
                 data = _index_bytes(document)
                 replace_file(self.path / "index.json", data, staging_dir=self.staging_dir)
+                self._cached = None
 
     def set_ref(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a blob that is there; an older entry of that name goes.

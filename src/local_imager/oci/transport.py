@@ -48,14 +48,7 @@ class Transport:
         sink: EventSink = NULL_SINK,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        from http.cookiejar import CookieJar, DefaultCookiePolicy
-
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15.0), pool=None),
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            headers={"User-Agent": f"local-imager/{__version__}", "Accept-Encoding": "identity"},
-        )
+        self._client = _make_client(timeout_s)
         self._auth = Authenticator(credentials or CredentialStore(), self._fetch_token)
         self._timeout_s, self._sink, self._sleep = timeout_s, sink, sleep
 
@@ -154,6 +147,27 @@ class Transport:
         finally:
             response.close()
         return httpx.Response(response.status_code, content=body)
+
+
+def _make_client(timeout_s: float) -> httpx.Client:
+    """Return a client that keeps no cookies and follows no redirects by itself.
+
+    Proxies and certificate authorities come from the environment, as httpx reads it.
+    """
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+    try:
+        return httpx.Client(
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 15.0), pool=None),
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            headers={"User-Agent": f"local-imager/{__version__}", "Accept-Encoding": "identity"},
+        )
+    except (ValueError, httpx.InvalidURL, ImportError, OSError) as error:
+        raise SourceError(
+            f"the proxy or certificate settings of this environment cannot be used: {error}",
+            hint="check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR",
+        ) from error
 
 
 def _authorization(value: str) -> dict[str, str]:

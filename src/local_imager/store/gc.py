@@ -102,11 +102,12 @@ def _collect(store: Store, rules: Rules, *, dry_run: bool) -> Collected:
     scraps = list(_scraps(store, rules.grace_s))
     freed = sum(size for _, size in blobs) + sum(disk_bytes(path) for path in scraps)
     if not dry_run:
+        # What no name holds goes first: on a full disk it makes room to write the index.
+        _remove_scraps(store, scraps)
+        _remove_blobs(store, [digest for digest, _ in blobs if digest not in released])
         if gone:
             layout.rewrite_index(lambda document: _forget(document, gone))
-        for digest, _ in blobs:
-            layout.blob_path(digest).unlink(missing_ok=True)
-        _remove_scraps(store, scraps)
+        _remove_blobs(store, released & {digest for digest, _ in blobs})
         _remove_free_locks(store)
     return Collected(
         tuple(sorted(e.ref_name or str(e.digest) for e in gone)),
@@ -186,6 +187,11 @@ def _removable(
             if digest in released or status.st_ctime < young_s:
                 # An exported hard link keeps the space.
                 yield digest, status.st_blocks * 512 if status.st_nlink == 1 else 0
+
+
+def _remove_blobs(store: Store, digests: Collection[Digest]) -> None:
+    for digest in digests:
+        store.layout.blob_path(digest).unlink(missing_ok=True)
 
 
 def _digest_of(path: Path) -> Digest | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.errors import InputError, NotFound
+from local_imager.errors import InputError, NotFound, SourceError
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.open import MirroredSource, open_source
 from local_imager.oci.registry import RegistryClient
@@ -86,3 +86,18 @@ def test_mirrors_serve_the_longest_matching_part(tmp_path: Path) -> None:
     source = open_source("", registry="ghcr.io", mirrors=mirrors)
     assert isinstance(source, MirroredSource)
     assert source.resolve(IMAGE).digest == sample.index.digest
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HTTPS_PROXY", "nonsense://x"),
+        ("SSL_CERT_FILE", "/nonexistent/ca.pem"),
+    ],
+)
+def test_an_environment_that_cannot_be_used(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SourceError, match="proxy or certificate settings"):
+        open_source("https://host.example", registry="ghcr.io")
