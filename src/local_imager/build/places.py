@@ -14,7 +14,7 @@ from local_imager.build.docker import Engine, NoSuchObject
 from local_imager.build.outputs import check_outputs
 from local_imager.build.request import DISK_ROOT, INPUT_ROOT, KEY_ROOT, OUTPUT_ROOT, ImagerRequest
 from local_imager.build.staging import give_to
-from local_imager.build.transfer import folders_archive, take_file, tree_archive
+from local_imager.build.transfer import folders_archive, take_files, tree_archive
 from local_imager.errors import BuildError
 
 Mounts = dict[str, tuple[MountSource, bool]]
@@ -23,7 +23,13 @@ _DISK_VOLUME = "/disk"
 
 
 class Places(Protocol):
-    """One way to give a container its inputs and to get its outputs."""
+    """One way to give a container its inputs and to get its outputs.
+
+    ``streams`` says that outputs travel as a stream, in which zeros cost as much as content.
+    """
+
+    @property
+    def streams(self) -> bool: ...
 
     def prepare(self, request: ImagerRequest, user: ContainerUser) -> Mounts:
         """Make the inputs available and return the mounts."""
@@ -43,6 +49,8 @@ class Places(Protocol):
 
 class BindPlaces:
     """The engine sees our file system: directories are mounted as they are."""
+
+    streams = False
 
     def prepare(self, request: ImagerRequest, user: ContainerUser) -> Mounts:
         """Create the output directory for the container's user and return the mounts."""
@@ -90,6 +98,8 @@ def _bind(path: Path) -> MountSource:
 
 class VolumePlaces:
     """The engine shares no files with us: inputs are sent into volumes, outputs are fetched."""
+
+    streams = True
 
     def __init__(self, engine: Engine, labels: Mapping[str, str]) -> None:
         self._engine = engine
@@ -152,14 +162,18 @@ class VolumePlaces:
             folders = folders_archive(("files", "tmp"), user)
             self._engine.put_archive(feeder, _OUTPUT_VOLUME, iter([folders]))
             for target, source in sent.items():
-                self._engine.put_archive(feeder, target, tree_archive(source))
+                self._engine.put_archive(feeder, target, tree_archive(source, user))
         finally:
             self._engine.remove(feeder)
 
     def collect(self, request: ImagerRequest, container: str) -> None:
         """Fetch the wanted files; the rest stays in the volume until it is removed."""
         request.output_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        wanted = request.outputs - request.keep_in_engine
+        wanted, bound = request.outputs - request.keep_in_engine, request.limits.max_file_bytes
+        if not request.keep_in_engine:  # all of it, so that an unexpected name is noticed
+            stream = self._engine.get_archive(container, OUTPUT_ROOT)
+            take_files(stream, wanted, request.output_dir, bound)
+            return
         for name in sorted(wanted):
             try:
                 stream = self._engine.get_archive(container, f"{OUTPUT_ROOT}/{name}")
@@ -169,8 +183,7 @@ class VolumePlaces:
                     code="output-missing",
                     hint="the log says what it wrote",
                 ) from error
-            take_file(stream, name, request.output_dir / name, request.limits.max_file_bytes)
-        check_outputs(request.output_dir, wanted, request.limits.max_file_bytes)
+            take_files(stream, frozenset({name}), request.output_dir, bound)
 
     def _volume(self) -> str:
         name = f"local-imager-{secrets.token_hex(8)}"

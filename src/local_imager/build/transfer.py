@@ -6,6 +6,7 @@ files are taken, never more bytes than allowed, and runs of zeros become holes a
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -23,13 +24,14 @@ from local_imager.oci.sparse import write_all
 _ZEROS: Final = bytes(DIG_BYTES)
 
 
-def tree_archive(root: Path) -> Iterator[bytes]:
-    """Stream a directory's content with the access that it has, names sorted, owned by root."""
+def tree_archive(root: Path, user: ContainerUser) -> Iterator[bytes]:
+    """Stream a directory's content, names sorted, owned by the container's user."""
+    uid, gid = _ids(user)
     for path in sorted(root.rglob("*")):
         status = path.lstat()
         info = tarfile.TarInfo(str(path.relative_to(root)))
         info.mode = stat.S_IMODE(status.st_mode)
-        info.uid, info.gid = status.st_uid, status.st_gid
+        info.uid, info.gid = uid, gid
         if stat.S_ISDIR(status.st_mode):
             info.type = tarfile.DIRTYPE
             yield info.tobuf(tarfile.PAX_FORMAT)
@@ -53,40 +55,89 @@ def _file_chunks(path: Path, size_bytes: int) -> Iterator[bytes]:
 
 def folders_archive(names: Iterable[str], user: ContainerUser) -> bytes:
     """Return a tar of empty directories that belong to the container's user."""
-    uid, _, gid = user.inside.partition(":")
+    uid, gid = _ids(user)
     data = b""
     for name in names:
         info = tarfile.TarInfo(name)
         info.type, info.mode = tarfile.DIRTYPE, 0o755
-        info.uid, info.gid = int(uid), int(gid)
+        info.uid, info.gid = uid, gid
         data += info.tobuf(tarfile.PAX_FORMAT)
     return data + bytes(tarfile.RECORDSIZE)
 
 
-def take_file(
-    untrusted_stream: Iterable[bytes], name: str, dest: Path, max_file_bytes: int
-) -> None:
-    """Take one regular file out of a tar stream that should hold nothing else.
+def _ids(user: ContainerUser) -> tuple[int, int]:
+    uid, _, gid = user.inside.partition(":")
+    return int(uid), int(gid)
 
-    Raises :class:`BuildError` for a link, device or directory of that name and for a file over
-    the bound; ``dest`` must not exist.
+
+def take_files(
+    untrusted_stream: Iterable[bytes], wanted: frozenset[str], dest: Path, max_file_bytes: int
+) -> None:
+    """Take the wanted regular files, and nothing else, out of a tar stream into a directory.
+
+    The stream is that of one file, or of a directory with files in it. Raises :class:`BuildError`
+    for a link, device or other name, and for a file over the bound.
     """
+    left = set(wanted)
     with tarfile.open(fileobj=_Reader(untrusted_stream), mode="r|") as archive:
-        info = archive.next()
-        if info is None or not info.isreg() or os.path.basename(info.name) != name:
-            found = "nothing" if info is None else f"{printable(info.name, limit=100)!r}"
-            raise BuildError(
-                f"the imager left {found} where the regular file {name!r} should be",
-                code="output-unexpected",
-            )
-        if info.size > max_file_bytes:
-            raise BuildError(
-                f"{name} is larger than {max_file_bytes} bytes", code="output-unexpected"
-            )
-        stream = archive.extractfile(info)
-        if stream is None:
-            raise BuildError(f"{name} has no content in the engine's answer")
-        write_sparse(iter(lambda: stream.read(CHUNK_BYTES), b""), dest, info.size)
+        while (info := archive.next()) is not None:
+            depth = info.name.strip("./").count("/")
+            if info.isdir() and depth == 0:
+                continue
+            name = os.path.basename(info.name)
+            if not info.isreg() or info.issparse() or name not in left:
+                raise BuildError(
+                    f"the imager left {printable(info.name, limit=100)!r} in the output directory, "
+                    "which is not a regular file that was asked for; nothing is kept",
+                    code="output-unexpected",
+                )
+            if info.size > max_file_bytes:
+                raise BuildError(
+                    f"{name} is larger than {max_file_bytes} bytes", code="output-unexpected"
+                )
+            left.discard(name)
+            _take_member(archive, info, dest / name)
+    if left:
+        raise BuildError(
+            f"the imager ended well but did not write {', '.join(sorted(left))}",
+            code="output-missing",
+            hint="the log says what it wrote",
+        )
+
+
+def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, dest: Path) -> None:
+    stream = archive.extractfile(info)
+    if stream is None:
+        raise BuildError(f"{dest.name} has no content in the engine's answer")
+    write_sparse(iter(lambda: stream.read(CHUNK_BYTES), b""), dest, info.size)
+
+
+def unpack_zstd(untrusted_packed: Path, dest: Path, max_file_bytes: int) -> None:
+    """Write the content of a zstd frame to a new file, zeros as holes.
+
+    Raises :class:`BuildError` when the frame is damaged, or names no size or one over the bound.
+    """
+    import zstandard
+
+    with untrusted_packed.open("rb") as stream:
+        try:
+            size_bytes = zstandard.frame_content_size(stream.read(18))
+            if not 0 <= size_bytes <= max_file_bytes:
+                raise BuildError(f"{dest.name} came with the size {size_bytes}")
+            stream.seek(0)
+            chunks = zstandard.ZstdDecompressor().read_to_iter(stream, write_size=CHUNK_BYTES)
+            write_sparse(chunks, dest, size_bytes)
+        except zstandard.ZstdError as error:
+            raise BuildError(f"{dest.name} came damaged from the engine: {error}") from error
+
+
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
@@ -94,8 +145,7 @@ def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
 
     Raises :class:`BuildError` when the stream holds fewer or more bytes.
     """
-    handle = os.open(dest, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
+    with _new_file(dest) as handle:
         offset = 0
         for chunk in chunks:
             if offset + len(chunk) > size_bytes:
@@ -105,8 +155,6 @@ def write_sparse(chunks: Iterable[bytes], dest: Path, size_bytes: int) -> None:
         if offset != size_bytes:
             raise BuildError(f"{dest.name} was cut off after {offset} of {size_bytes} bytes")
         os.ftruncate(handle, size_bytes)
-    finally:
-        os.close(handle)
 
 
 def _write_blocks(handle: int, chunk: bytes, offset: int) -> None:
