@@ -188,6 +188,11 @@ def test_billion_laughs_is_refused_fast(padding: int) -> None:
     assert "aliases" in error.message
 
 
+def test_values_are_counted() -> None:
+    text = "overlay: {options: {a: [" + "a," * (limits.MAX_NODES + 1) + "]}}"
+    assert f"more than {limits.MAX_NODES} values" in _refusal(text).message
+
+
 def test_values_with_aliases_followed_are_counted() -> None:
     plain = ",".join("1" * 60_000)
     text = f"overlay: {{options: {{p: &p [{plain}], q: [{', '.join(['*p'] * 8)}]}}}}"

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from local_imager.schematic.goyaml import nodes
 from local_imager.schematic.goyaml.errors import YamlError
-from local_imager.schematic.goyaml.limits import MAX_DEPTH
+from local_imager.schematic.goyaml.limits import MAX_DEPTH, MAX_NODES
 from local_imager.schematic.goyaml.nodes import Node, NodeKind
 from local_imager.schematic.goyaml.resolver import implicit_tag
 from local_imager.schematic.goyaml.scanner import Scanner
@@ -56,6 +56,7 @@ class _Composer:
         self._tag_prefixes: dict[str, str] = {}
         self._anchors: dict[str, Node] = {}
         self._depth = 0
+        self._count = 0
 
     def document(self) -> Node | None:
         scanner = self._scanner
@@ -99,6 +100,9 @@ class _Composer:
     def _node(self, *, block: bool, indentless: bool = False) -> Node:
         """Read one value. ``indentless`` allows a list at the indentation of its key."""
         token = self._scanner.peek()
+        self._count += 1
+        if self._count > MAX_NODES:
+            self._fail(f"more than {MAX_NODES} values", token.mark)
         if token.kind is TokenKind.ALIAS:
             return self._alias(self._scanner.next())
         properties = self._properties(token)

@@ -6,11 +6,14 @@ from __future__ import annotations
 # the value is built, and the interpreter stops at a thousand.
 MAX_DEPTH = 200
 
+# Values in the document. A thousand extensions make a thousand; this many take about three
+# seconds to read, which a megabyte of commas would stretch to fifteen.
+MAX_NODES = 100_000
+
 # Merges ('<<') inside merged mappings: each costs four frames, and nobody needs three.
 MAX_MERGE_DEPTH = 20
 
-# Nodes that building the value may touch, aliases followed. A thousand extensions take about a
-# thousand; this many take about a second.
+# Nodes that building the value may touch, aliases followed: this many take about a second.
 MAX_CONSTRUCTED_NODES = 300_000
 
 # The factory's own rule against alias bombs: beyond these counts, no more than this share of the
