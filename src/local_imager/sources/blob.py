@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from local_imager.oci.model import Digest
+from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.bundle import Bundle, parse_bundle
 from local_imager.sources.candidates import Candidate, Material
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.signers import Acceptance, judge
+from local_imager.sources.signers import judge
 from local_imager.sources.statement import check_statement, predicate_of
 from local_imager.sources.trust import KeylessSigner, KeySigner
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from local_imager.sources.certificate import is_self_issued
 from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.statement import Envelope, parse_envelope
 from local_imager.sources.tlog import LogEntry, parse_bundle_entry
@@ -109,7 +110,12 @@ def _signer(material: Document, version: str) -> tuple[bytes, str]:
     certificates = objects_field(chain, "certificates", what, 8)
     if not certificates:
         raise malformed(what, "has an empty certificate chain")
-    return _certificate(certificates[0]), ""
+    ders = [_certificate(one) for one in certificates]
+    for der in ders[1:]:
+        # A root that travels along asks to be trusted; the trusted root is a file of ours.
+        if is_self_issued(der):
+            raise Rejected(Reason.CERTIFICATE_INVALID, "the bundle brings its own root certificate")
+    return ders[0], ""
 
 
 def _certificate(holder: Document) -> bytes:

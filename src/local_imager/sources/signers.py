@@ -5,44 +5,21 @@ Every function returns an :class:`Acceptance` or raises :class:`Rejected` with t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
-
+from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.candidates import Candidate
+from local_imager.sources.keyless import judge_keyless
 from local_imager.sources.logbody import Signed, check_body
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.tlog import LogEvidence, verify_entry
+from local_imager.sources.timestamps import verified_times
+from local_imager.sources.tlog import verify_entry
 from local_imager.sources.trust import KeylessSigner, KeySigner
 from local_imager.sources.trusted_root import load_trusted_root
-
-KEYLESS_EXPLANATION: Final = (
-    "the policy wants a keyless signature, and this version of local-imager cannot verify these yet"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Acceptance:
-    """Who signed, and what was shown; ``trusted_root`` is the digest of the file leaned on."""
-
-    signer: str
-    checked: tuple[str, ...]
-    log: LogEvidence | None = None
-    trusted_root: str = ""
-
-    def as_dict(self) -> Mapping[str, object]:
-        """Return the JSON object for the evidence document."""
-        document: dict[str, object] = {"signer": self.signer, "checked": list(self.checked)}
-        if self.log is not None:
-            document["log_entry"] = self.log.as_dict()
-            document["trusted_root"] = self.trusted_root
-        return document
 
 
 def judge(candidate: Candidate, signer: KeySigner | KeylessSigner) -> Acceptance:
     """Check a candidate against the signer; raises :class:`Rejected`."""
     if isinstance(signer, KeylessSigner):
-        raise Rejected(Reason.KEYLESS_UNSUPPORTED, KEYLESS_EXPLANATION)
+        return judge_keyless(candidate, signer)
     return _judge_key(candidate, signer)
 
 
@@ -64,10 +41,23 @@ def _judge_key(candidate: Candidate, signer: KeySigner) -> Acceptance:
     entries = candidate.material.log_entries
     if not entries:
         raise Rejected(Reason.TLOG_MISSING, "the policy wants a transparency log entry")
+    # A log without a clock is judged by the time of a signed timestamp, where there is one.
+    stamped = verified_times(candidate.material.timestamps, signature, root)
     shown = []
     for entry in entries:
         check_body(entry, signed)
         shown.append(
-            verify_entry(entry, root, proof_required=candidate.proof_required, proven_time=None)
+            verify_entry(
+                entry,
+                root,
+                proof_required=candidate.proof_required,
+                proven_time=stamped[0] if stamped else None,
+            )
         )
-    return Acceptance(signer.key.key_id, (*checked, "log entry"), shown[0], root.digest)
+    return Acceptance(
+        signer.key.key_id,
+        (*checked, "log entry"),
+        shown[0],
+        root.digest,
+        shown[0].integrated_time,
+    )

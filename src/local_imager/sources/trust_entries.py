@@ -11,6 +11,7 @@ from typing import Any, Final
 from local_imager.errors import SettingsError
 from local_imager.events import printable
 from local_imager.settings import TrustEntries
+from local_imager.sources.expressions import EngineMissing, compiled
 from local_imager.sources.keys import MAX_KEY_FILE_BYTES, load_pem_key
 from local_imager.sources.patterns import NamePattern
 from local_imager.sources.trust import (
@@ -194,12 +195,10 @@ def check_expression(expression: str, where: str) -> None:
     Without google-re2 the pattern cannot be used either, so nothing is guessed here.
     """
     try:
-        import re2
-    except ImportError:
+        compiled(expression)
+    except EngineMissing:
         return
-    try:
-        re2.compile(expression)
-    except re2.error as error:
+    except ValueError as error:
         raise SettingsError(
             f"{expression[:80]!r} is not a regular expression in Go's syntax", source=where
         ) from error

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from local_imager.errors import SettingsError
 from local_imager.sources.keys import HashName, PublicKey, key_from_der
-from local_imager.sources.reasons import Rejected
+from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.untrusted_json import (
     Document,
     bytes_field,
@@ -101,15 +101,18 @@ def packaged_root_path() -> Path | None:
 
 @lru_cache(maxsize=8)
 def load_trusted_root(path: Path | None) -> TrustedRoot:
-    """Read a trusted root file (None: the packaged one); raises :class:`SettingsError`.
+    """Read a trusted root file (None: the packaged one).
+
+    Raises :class:`SettingsError` for a file that cannot be used, :class:`Rejected` when there is
+    none at all.
 
     Read once per process: a verification never sees two versions of it.
     """
     found = path if path is not None else packaged_root_path()
     if found is None:
-        raise SettingsError(
-            "no trusted root is at hand to check log entries with",
-            hint="install local-imager[keyless], or name a file with trusted_root",
+        raise Rejected(
+            Reason.TRUSTED_ROOT,
+            "no trusted root is at hand: install local-imager[keyless], or name one (trusted_root)",
         )
     try:
         with found.open("rb") as file:

@@ -9,13 +9,14 @@ Obligations, in order; each must hold, and a refusal names the one that did not:
    (``candidates.Finder``); counts and sizes have ceilings.
 4. Every manifest and blob of a signature matches the digest and size that name it
    (``candidates``), and parses strictly: no duplicate or unknown keys, no other version.
-5. The signature was made by the policy's key over exactly the signed bytes
+5. The signature was made by the policy's key (or the certificate's) over exactly the signed bytes
    (``signers``, ``keys``).
 6. What is signed speaks of this very digest, and is an image signature, not an attestation of
    another type (``statement``).
 7. Where the policy wants a transparency log entry: it is of a trusted log, about this signature,
    and promise, proof and checkpoint verify (``tlog``, ``logbody``, ``checkpoint``).
-8. For keyless rules: certificate chain, time, SCT, identity and issuer (``signers``).
+8. For keyless rules: certificate chain, time, SCT, identity and issuer (``keyless`` has its own
+   list).
 9. Each tightening layer that covers the name accepts as well.
 
 A verified index covers the manifests that it names by digest. A child's own signature says
@@ -33,11 +34,12 @@ from local_imager.errors import IntegrityError, VerificationRefused
 from local_imager.events import NULL_SINK, EventSink, Message
 from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
+from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.candidates import Candidate, Finder, Finding
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.signers import Acceptance, judge
+from local_imager.sources.signers import judge
 from local_imager.sources.statement import PREDICATE_IMAGE_SIGNATURE
-from local_imager.sources.trust import AcceptUnverified, KeylessSigner, TrustPolicy, TrustRule
+from local_imager.sources.trust import AcceptUnverified, TrustPolicy, TrustRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +169,7 @@ def _refusal(
         story = f"{len(tried)} looked at; {detail}"
     else:
         reason, story = Reason.NO_SIGNATURE, "it carries no signature at all"
-    if all(isinstance(rule.signer, KeylessSigner) for rule in group) and findings:
-        hint = "until then give a public key with [[trust]], or use images signed with one"
-    else:
-        hint = "check the image's origin; if it is right, the policy needs its signer's key"
+    hint = "check the image's origin; if it is right, the policy has to name its signer"
     return VerificationRefused(
         f"{reference} ({descriptor.digest}) is refused: {story}. Policy: {wanted}",
         hint=hint,

@@ -118,7 +118,7 @@ def test_an_official_image_is_refused_with_an_explanation(tmp_path: Path, signin
     forge.sign_legacy(NAME, top, signing)
     error = refused(forge, top, default_policy())
     assert error.exit_code == 3
-    assert error.code == "keyless-unsupported"
+    assert error.code == "material-mismatch"
     assert "keyless" in error.message
 
 

@@ -1,4 +1,4 @@
-"""Every public-key case of the signature fixtures gets its answer, with the fitting reason."""
+"""Every case of the signature fixtures gets its answer, and each refusal the fitting reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from local_imager.errors import LocalImagerError, SettingsError, VerificationRefused
+from local_imager.errors import IntegrityError, LocalImagerError, SettingsError, VerificationRefused
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Digest, Reference
 from local_imager.sources.blob import verify_blob
@@ -20,7 +20,6 @@ from local_imager.sources.verify import verify_image
 
 SIGFIX: Final = Path(__file__).parents[2] / "golden" / "sigfix"
 CASES: Final[list[dict[str, Any]]] = json.loads((SIGFIX / "cases.json").read_text())
-BY_KEY: Final = [case for case in CASES if case["policy"]["type"] == "public_key"]
 
 # Where our answer to a "recorded" case is not the recommended one, and why.
 OTHERWISE: Final = {
@@ -88,6 +87,85 @@ REASONS: Final = {
     "bundle-no-key-material": "malformed",
     "missing-set-legacy-key": "tlog-missing",
     "realworld-conformance-managed-key-wrong-key_fail": "settings-invalid",
+    "keyless-bundle-github-workflow-other-repo": "identity-mismatch",
+    "keyless-bundle-tsa-only-tlog-required": "tlog-missing",
+    "index-signed-child-asked-bundle": "no-signature",
+    "index-signed-child-asked-legacy": "no-signature",
+    "child-signed-index-not": "no-signature",
+    "attestation-wrong-predicate-type": "predicate-mismatch",
+    "attestation-is-not-a-signature": "predicate-mismatch",
+    "attestation-wrong-identity": "identity-mismatch",
+    "identity-wrong": "identity-mismatch",
+    "identity-lookalike-suffix": "identity-mismatch",
+    "identity-lookalike-suffix-exact": "identity-mismatch",
+    "identity-lookalike-prefix-community": "identity-mismatch",
+    "identity-uppercase": "identity-mismatch",
+    "identity-uppercase-exact": "identity-mismatch",
+    "issuer-wrong": "issuer-mismatch",
+    "issuer-trailing-slash": "issuer-mismatch",
+    "issuer-prefix": "issuer-mismatch",
+    "keyless-policy-on-key-signature": "material-mismatch",
+    "copied-signature-bundle-keyless": "subject-mismatch",
+    "tampered-dsse-payload": "signature-invalid",
+    "tampered-signature-bundle": "signature-invalid",
+    "tampered-certificate-legacy": "certificate-invalid",
+    "swapped-certificate": "signature-invalid",
+    "tampered-certificate-no-tlog": "certificate-invalid",
+    "swapped-certificate-no-tlog": "signature-invalid",
+    "untrusted-ca-bundle": "certificate-invalid",
+    "untrusted-ca-in-trusted-root": "certificate-invalid",
+    "sct-unknown-log": "sct-invalid",
+    "expired-certificate-no-time-proof-bundle": "time-unproven",
+    "expired-certificate-no-time-proof-legacy": "time-unproven",
+    "missing-set-legacy": "tlog-missing",
+    "bad-set-legacy": "tlog-invalid",
+    "set-time-changed-legacy": "tlog-invalid",
+    "set-of-another-signature-legacy": "tlog-other-entry",
+    "trusted-root-rekor1-validity-past": "tlog-unknown",
+    "trusted-root-garbage": "settings-invalid",
+    "trusted-root-missing-file": "settings-invalid",
+    "bundle-no-tlog-entry": "tlog-missing",
+    "bundle-missing-inclusion-proof": "tlog-invalid",
+    "bundle-rekor1-missing-set": "time-unproven",
+    "bundle-broken-inclusion-proof": "tlog-invalid",
+    "bundle-broken-checkpoint-signature": "tlog-invalid",
+    "bundle-checkpoint-other-root": "tlog-invalid",
+    "bundle-missing-checkpoint": "tlog-invalid",
+    "bundle-wrong-log-index": "tlog-invalid",
+    "bundle-bad-timestamp": "timestamp-invalid",
+    "trusted-root-without-tsa": "timestamp-invalid",
+    "trusted-root-other-rekor2-key": "tlog-invalid",
+    "bundle-tlog-entry-of-another-signature": "tlog-other-entry",
+    "unsigned-image": "no-signature",
+    "image-manifest-bytes-changed": "integrity",
+    "bundle-v03-with-certificate-chain": "malformed",
+    "realworld-conformance-set-invalid-signature_fail": "tlog-invalid",
+    "realworld-conformance-dsse-mismatch-envelope_fail": "tlog-other-entry",
+    "realworld-conformance-checkpoint-wrong-roothash_fail": "tlog-invalid",
+    "realworld-conformance-bundle-with-root-cert_fail": "certificate-invalid",
+    "realworld-conformance-rekor2-no-timestamp_fail": "time-unproven",
+    "realworld-conformance-invalid-ct-key_fail": "sct-invalid",
+    "identity-wrong-legacy": "identity-mismatch",
+    "identity-lookalike-suffix-bundle": "identity-mismatch",
+    "identity-lookalike-suffix-exact-bundle": "identity-mismatch",
+    "identity-lookalike-prefix-community-legacy": "identity-mismatch",
+    "identity-uppercase-bundle": "identity-mismatch",
+    "identity-empty-string": "settings-invalid",
+    "keyless-policy-on-key-signature-legacy": "material-mismatch",
+    "copied-signature-legacy-keyless": "subject-mismatch",
+    "tampered-payload-digest-keyless": "signature-invalid",
+    "tampered-certificate-bundle": "certificate-invalid",
+    "sct-unknown-log-legacy": "sct-invalid",
+    "bundle-broken-checkpoint-signature-rekor1": "tlog-invalid",
+    "bundle-checkpoint-other-root-rekor2": "tlog-invalid",
+    "bundle-timestamp-removed": "malformed",
+    "bundle-tlog-entry-of-another-signature-rekor1": "tlog-other-entry",
+    "bundle-v03-with-certificate-chain-rekor2": "malformed",
+    "trusted-root-without-ca": "certificate-invalid",
+    "trusted-root-without-rekor1": "tlog-unknown",
+    "trusted-root-unknown-version": "settings-invalid",
+    "identity-dot-is-any-not-escaped-here": "identity-mismatch",
+    "timestamp-after-certificate-expiry": "certificate-invalid",
 }
 
 
@@ -129,8 +207,8 @@ def verify(case: dict[str, Any], scratch: Path) -> None:
     json.dumps(dict(image.evidence))
 
 
-@pytest.mark.parametrize("case", BY_KEY, ids=lambda case: case["name"])
-def test_public_key_case(case: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_case(case: dict[str, Any], tmp_path: Path) -> None:
     expected = case["expect"]
     if case["name"] in OTHERWISE:
         assert case["requirement"] == "recorded"
@@ -138,13 +216,13 @@ def test_public_key_case(case: dict[str, Any], tmp_path: Path) -> None:
     if expected == "pass":
         verify(case, tmp_path)
         return
-    with pytest.raises((VerificationRefused, SettingsError)) as caught:
+    with pytest.raises((VerificationRefused, SettingsError, IntegrityError)) as caught:
         verify(case, tmp_path)
     assert caught.value.code == REASONS[case["name"]]
 
 
 def test_the_table_of_reasons_names_only_cases_that_exist() -> None:
-    assert set(REASONS) <= {case["name"] for case in BY_KEY}
+    assert set(REASONS) <= {case["name"] for case in CASES}
 
 
 @pytest.mark.parametrize("path", sorted((SIGFIX / "layouts").glob("*")), ids=lambda p: p.name)
@@ -167,7 +245,7 @@ def test_any_layout_gets_a_clean_answer_under_any_key(path: Path, tmp_path: Path
 
 
 def test_a_layout_is_read_from_a_tar_too(tmp_path: Path) -> None:
-    case = next(case for case in BY_KEY if case["name"] == "key-p256-bundle")
+    case = next(case for case in CASES if case["name"] == "key-p256-bundle")
     archive = tmp_path / "layout.tar"
     with tarfile.open(archive, "w") as tar:
         tar.add(SIGFIX / case["layout"], arcname=".")

@@ -1,0 +1,35 @@
+"""What is recorded of a signature that was accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from local_imager.sources.tlog import LogEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """Who signed, and what was shown.
+
+    ``trusted_root`` is the digest of the file leaned on, empty when none was needed;
+    ``signed_at`` the earliest proven time, None for a key without log entry.
+    """
+
+    signer: str
+    checked: tuple[str, ...]
+    log: LogEvidence | None = None
+    trusted_root: str = ""
+    signed_at: datetime | None = None
+
+    def as_dict(self) -> Mapping[str, object]:
+        """Return the JSON object for the evidence document."""
+        document: dict[str, object] = {"signer": self.signer, "checked": list(self.checked)}
+        if self.log is not None:
+            document["log_entry"] = self.log.as_dict()
+        if self.trusted_root:
+            document["trusted_root"] = self.trusted_root
+        if self.signed_at is not None:
+            document["signed_at"] = self.signed_at.isoformat()
+        return document
