@@ -55,12 +55,14 @@ class Ask:
         self.handler.wfile.write(body)
 
     def endless(self, chunk: bytes, **headers: str) -> None:
-        """Send a body without a length that ends only with the connection."""
+        """Send a body without a length, up to 64 MiB: no sound client takes that much."""
         self.handler.send_response(200)
         for name, value in headers.items():
             self.handler.send_header(name.replace("_", "-"), value)
         self.handler.end_headers()
-        while not self.server.stopping.is_set():
+        for _ in range((64 << 20) // len(chunk)):
+            if self.server.stopping.is_set():
+                break
             self.handler.wfile.write(chunk)
 
     def silence(self) -> None:

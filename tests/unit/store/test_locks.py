@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import threading
 import time
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_a_lock_whose_file_was_removed_is_not_held_twice(tmp_path: Path) -> None
     assert not FileLock(path).try_acquire()
     second.release()
     assert FileLock(path).try_acquire()
+
+
+def test_a_file_removed_while_it_is_locked_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "lock", fcntl.flock
+    other = FileLock(path)
+
+    def flock(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        path.unlink()  # as the collector does between our open and our lock
+        assert other.try_acquire()
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    late = FileLock(path)
+    assert not late.try_acquire()
+    other.release()
+    assert late.try_acquire()
 
 
 def test_shared_locks_share_and_keep_out_the_exclusive_one(tmp_path: Path) -> None:

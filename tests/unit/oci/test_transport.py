@@ -1,0 +1,72 @@
+"""Where requests may go: redirects, token servers, pauses."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+
+import pytest
+
+from local_imager.errors import SourceError
+from local_imager.oci.auth import _check_realm
+from local_imager.oci.transport import _redirect_target, _retry_after_s, host_of
+
+HERE = "https://registry.example/v2/a/blobs/x"
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted"),
+    [
+        ("https://cdn.example/blob?signature=1", "https://cdn.example/blob?signature=1"),
+        ("/elsewhere", "https://registry.example/elsewhere"),
+        ("other", "https://registry.example/v2/a/blobs/other"),
+    ],
+)
+def test_redirects_that_are_followed(target: str, wanted: str) -> None:
+    assert _redirect_target(HERE, target) == wanted
+
+
+@pytest.mark.parametrize("target", ["http://registry.example/x", "file:///x", "https://", "data:x"])
+def test_a_redirect_never_leaves_https(target: str) -> None:
+    with pytest.raises(SourceError, match="not safe to follow"):
+        _redirect_target(HERE, target)
+
+
+def test_plain_http_may_lead_to_https() -> None:
+    assert _redirect_target("http://h.example/x", "https://h.example/x") == "https://h.example/x"
+
+
+@pytest.mark.parametrize(
+    ("origin", "realm", "safe"),
+    [
+        ("https://ghcr.io", "https://ghcr.io/token", True),
+        ("https://registry-1.docker.io", "https://auth.docker.io/token", True),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5001/token", True),
+        ("https://ghcr.io", "http://ghcr.io/token", False),
+        ("https://ghcr.io", "file:///etc/passwd", False),
+        ("https://ghcr.io", "https://user:word@ghcr.io/token", False),
+        ("https://ghcr.io", "", False),
+    ],
+)
+def test_credentials_go_only_to_safe_token_servers(origin: str, realm: str, safe: bool) -> None:
+    if safe:
+        _check_realm(origin, realm)
+    else:
+        with pytest.raises(SourceError, match="not safe to ask"):
+            _check_realm(origin, realm)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("", 0), ("7", 7), ("-1", 0), ("x", 0), ("9" * 30, 0), ("٣", 0)]
+)
+def test_retry_after(value: str, seconds: float) -> None:
+    assert _retry_after_s(value) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 60, usegmt=True)
+    assert 50 < _retry_after_s(date) < 70
+
+
+def test_hosts_are_shown_without_user_names() -> None:
+    assert host_of("https://user:word@h.example:5000/path?query") == "h.example:5000"
