@@ -157,13 +157,14 @@ def partitions(disk: Path) -> dict[str, Partition]:
     """Return the partitions of a raw disk by name; sgdisk must find no fault in the table."""
     verdict = run("sgdisk", "-v", disk)
     assert "No problems found" in verdict, verdict
-    table = json.loads(run("sfdisk", "--json", disk))["partitiontable"]
-    sector_bytes = int(table.get("sectorsize", 512))
+    table = run("sgdisk", "-p", disk)
+    sector_bytes = int(table.partition("(logical): ")[2].split()[0])
+    rows = [line.split() for line in table.partition("Number")[2].splitlines()[1:]]
     return {
-        entry["name"]: Partition(
-            entry["name"], entry["start"] * sector_bytes, entry["size"] * sector_bytes
+        name: Partition(
+            name, int(first) * sector_bytes, (int(last) - int(first) + 1) * sector_bytes
         )
-        for entry in table["partitions"]
+        for _, first, last, _, _, _, name in rows
     }
 
 
@@ -195,3 +196,10 @@ def meta_values(disk: Path) -> str:
     with disk.open("rb") as stream:
         stream.seek(meta.start_bytes)
         return stream.read(meta.size_bytes).decode("utf-8", "replace")
+
+
+def differing_bytes(one: Path, other: Path) -> list[int]:
+    """Return the offsets (from 0) of the bytes in which two files of equal size differ."""
+    done = subprocess.run(["cmp", "-l", one, other], capture_output=True, text=True, check=False)
+    assert not done.stderr, done.stderr
+    return [int(line.split()[0]) - 1 for line in done.stdout.splitlines()]
