@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.archives import Entry, Layer, write_layer
 from lab.extensions import Extension, extensions_for, put_extension
 from lab.oci import Descriptor, Layout
-from lab.overlay import OVERLAY_IMAGE, OVERLAY_NAMES, put_overlay
+from lab.overlay import OVERLAYS, put_overlay
 from lab.place import ARCHITECTURES, parse_version
 
 INSTALLER_BASE_SINCE = (1, 10, 0)
@@ -151,17 +151,18 @@ class ImageSet:
         )
 
     def put_overlays(self) -> None:
-        """The overlay image and the catalogue that lists its overlays."""
+        """The overlay images and the catalogue that lists their overlays."""
         _, minor, patch = parse_version(self.version)
-        index = put_overlay(self.layout, self.version, self.work)
         tag = f"v0.{minor}.{patch}"
-        self._name(index, OVERLAY_IMAGE, tag)
         text = "overlays:\n"
-        for name in OVERLAY_NAMES:
-            text += (
-                f"  - name: {name}\n    image: {self.prefix}/{OVERLAY_IMAGE}:{tag}\n"
-                f"    digest: {index['digest']}\n"
-            )
+        for image, names in OVERLAYS.items():
+            index = put_overlay(self.layout, image, self.version, self.work)
+            self._name(index, image, tag)
+            for name in names:
+                text += (
+                    f"  - name: {name}\n    image: {self.prefix}/{image}:{tag}\n"
+                    f"    digest: {index['digest']}\n"
+                )
         self._put_catalogue("siderolabs/overlays", [Entry("overlays.yaml", text.encode())])
 
     def _put_catalogue(self, path: str, entries: list[Entry]) -> None:

@@ -1,14 +1,18 @@
 """The lab's overlay: what a single-board computer's overlay has, small and visible."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.archives import Entry, write_layer
 from lab.oci import Descriptor, Layout
 from lab.place import ARCHITECTURES
 
-OVERLAY_IMAGE = "siderolabs/sbc-lab"
-OVERLAY_NAMES = ("lab_board", "lab_board_amd64")
-"""Overlays of the one image: an arm64 board as usual upstream, and one that boots on amd64."""
+OVERLAYS = {
+    "siderolabs/sbc-lab": ("lab_board", "lab_board_amd64"),
+    "siderolabs/sbc-raspberrypi": ("rpi_generic",),
+}
+"""Overlays by image: an arm64 board as usual upstream, one that boots on amd64, and a stand-in
+with the name of an official board, so that example schematics build here too."""
 
 INSTALLER = """\
 #!/bin/sh
@@ -65,10 +69,10 @@ def _arch_of(name: str) -> str:
     return "amd64" if name.endswith("_amd64") else "arm64"
 
 
-def overlay_entries(arch: str, version: str) -> list[Entry]:
-    """Return the files of the overlay image for a host of this architecture."""
+def overlay_entries(names: Sequence[str], arch: str, version: str) -> list[Entry]:
+    """Return the files of an image with these overlays for a host of this architecture."""
     entries = []
-    for name in OVERLAY_NAMES:
+    for name in names:
         board_arch = _arch_of(name)
         script = INSTALLER.replace("@NAME@", name).replace("@ARCH@", board_arch)
         script = script.replace("@OFFSET@", _ARM64_OFFSET if board_arch == "arm64" else ":")
@@ -86,12 +90,14 @@ def overlay_entries(arch: str, version: str) -> list[Entry]:
     return entries
 
 
-def put_overlay(layout: Layout, version: str, work: Path) -> Descriptor:
-    """Store the overlay as a multi-architecture image and return the index."""
+def put_overlay(layout: Layout, image: str, version: str, work: Path) -> Descriptor:
+    """Store an overlay image for both architectures and return the index."""
+    stem = image.rpartition("/")[2]
     children = []
     for arch in ARCHITECTURES:
         layer = write_layer(
-            work / f"overlay-{version}-{arch}.tar.gz", overlay_entries(arch, version)
+            work / f"{stem}-{version}-{arch}.tar.gz",
+            overlay_entries(OVERLAYS[image], arch, version),
         )
         children.append(layout.put_image(arch, [layer]))
     return layout.put_index(children)
