@@ -11,9 +11,9 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from local_imager.errors import HostError, IntegrityError, Interrupted, NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink, Progress, step
@@ -21,6 +21,7 @@ from local_imager.oci.layout import Layout
 from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource, RawManifest
 from local_imager.sources.keep import keep_signatures
+from local_imager.sources.parallel import run_all
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 
@@ -193,22 +194,6 @@ def _check_room(layout: Layout, blobs: Sequence[Descriptor], reference: Referenc
         )
 
 
-def wait_for_all(futures: Sequence[Future[Any]], stop: threading.Event) -> None:
-    """Wait until all are done; on the first failure (or Ctrl-C) stop the others and raise it."""
-    try:
-        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        # What was stopped because of another's failure is not the cause.
-        failed = [error for future in done if (error := future.exception()) is not None]
-        failed.sort(key=lambda error: isinstance(error, Interrupted))
-        if failed:
-            raise failed[0]
-    except BaseException:
-        stop.set()
-        for future in futures:
-            future.cancel()
-        raise
-
-
 @dataclass(slots=True)
 class _Download:
     """The parallel download of an image's blobs; progress is told for all of them together."""
@@ -228,9 +213,7 @@ class _Download:
         self.total = sum(blob.size_bytes for blob in blobs)
         # Large ones first: the last to finish then is a small one.
         order = sorted(blobs, key=lambda blob: -blob.size_bytes)
-        with ThreadPoolExecutor(max(1, min(jobs, len(order) or 1))) as pool:
-            futures = [pool.submit(self._one, blob) for blob in order]
-            wait_for_all(futures, self.stop)
+        run_all([partial(self._one, blob) for blob in order], jobs, self.stop)
 
     def _one(self, blob: Descriptor) -> None:
         self.layout.download(blob, self._chunks(blob), on_progress=self._progress(blob))

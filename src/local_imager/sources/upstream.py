@@ -9,8 +9,8 @@ from __future__ import annotations
 import platform
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,8 +43,9 @@ from local_imager.sources.catalog import (
     parse_extensions,
     parse_overlays,
 )
-from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete, wait_for_all
+from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
 from local_imager.sources.imagefiles import boot_files, read_files
+from local_imager.sources.parallel import run_all
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
@@ -149,6 +150,11 @@ class Sources:
         :class:`IntegrityError`, :class:`SourceError`, :class:`HostError` (disk).
         """
         reference = requirement.reference(self._registry)
+        if not reference.tag and reference.digest is None:
+            raise NotFound(
+                f"it is not known which {requirement.name} is meant",
+                hint="the version's catalogue says which; it could not be read",
+            )
         arches = self._arches(requirement)
         if not refresh or self._source is None:
             held = self._held(reference, arches)
@@ -180,10 +186,8 @@ class Sources:
         """Obtain several images side by side; the first failure is raised."""
         wanted = tuple(dict.fromkeys(requirements))
         stop = threading.Event()
-        with ThreadPoolExecutor(max(1, min(self._jobs, len(wanted) or 1))) as pool:
-            futures = [pool.submit(self.obtain, one, refresh=refresh, stop=stop) for one in wanted]
-            wait_for_all(futures, stop)
-        return {one: future.result() for one, future in zip(wanted, futures, strict=True)}
+        tasks = [partial(self.obtain, one, refresh=refresh, stop=stop) for one in wanted]
+        return dict(zip(wanted, run_all(tasks, self._jobs, stop), strict=True))
 
     def _arches(self, requirement: Requirement) -> Sequence[str]:
         if requirement.arch is not None:
