@@ -200,6 +200,16 @@ def test_a_broken_blob_is_resumed_by_range() -> None:
     assert ranges[0] == "" and ranges[1].startswith("bytes=")
 
 
+def test_ranges_may_come_in_parts() -> None:
+    def script(ask: Ask) -> None:
+        start = int(ask.headers["range"][6:-1])
+        part = BLOB[start : start + 300_000]
+        content_range = f"bytes {start}-{start + len(part) - 1}/{len(BLOB)}"
+        ask.answer(206, part, Content_Range=content_range)
+
+    assert read_blob(script, 1000) == BLOB[1000:]
+
+
 def test_a_registry_without_ranges_sends_all_again() -> None:
     def script(ask: Ask) -> None:
         cut = 300_000 if len(ask.server.requests) == 1 else len(BLOB)
@@ -218,11 +228,12 @@ def test_a_blob_that_always_breaks_off_fails_in_the_end() -> None:
     "script",
     [
         lambda ask: ask.answer(200, BLOB + b"x"),
+        lambda ask: ask.answer(200, BLOB[:-1]),
         lambda ask: ask.endless(b"x" * 65536),
         lambda ask: ask.answer(206, BLOB, Content_Range="bytes 5-9/10"),
         lambda ask: ask.answer(206, BLOB),
     ],
-    ids=["one byte more", "endless", "other range", "no range"],
+    ids=["one byte more", "one byte less", "endless", "other range", "no range"],
 )
 def test_a_blob_of_another_size_is_refused(script: Script) -> None:
     with pytest.raises(IntegrityError):

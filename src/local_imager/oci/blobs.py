@@ -121,7 +121,7 @@ class BlobDir:
         descriptor = Descriptor.of(data, media_type, **fields)
         if self._already(descriptor.digest, descriptor.size_bytes, private=private):
             return descriptor
-        with explained("write a blob"), self.staged() as (handle, temporary):
+        with explained(f"write a blob to {self.path}"), self.staged() as (handle, temporary):
             sparse.write_all(handle, data, 0)
             self.adopt(handle, temporary, descriptor.digest, private=private)
         return descriptor
@@ -221,7 +221,7 @@ class BlobDir:
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold off the garbage collector while blobs are written and named; any number may."""
-        with explained("lock the layout"):
+        with explained(f"lock the layout {self.path}"):
             self.locks_dir.mkdir(exist_ok=True)
             lock = FileLock(self.locks_dir / "writers").acquire(shared=True)
         try:
@@ -236,7 +236,7 @@ class BlobDir:
         Raises :class:`StoreError` with the code ``busy`` when writers do not end in time.
         """
         deadline_s = time.monotonic() + patience_s
-        with explained("lock the layout"):
+        with explained(f"lock the layout {self.path}"):
             self.locks_dir.mkdir(exist_ok=True)
             lock = FileLock(self.locks_dir / "writers")
             while not lock.try_acquire():

@@ -62,7 +62,7 @@ class BlobWriter:
         limit = None if self._wanted is None else self._wanted.size_bytes
         if limit is not None and self.offset + len(data) > limit:
             raise IntegrityError(f"more than the {limit} bytes announced came for a blob")
-        with explained("write a blob"):
+        with explained(f"write a blob to {self._path.parent}"):
             sparse.write_all(self._handle, data, self.offset)
         self._hasher.data(data)
 
@@ -93,16 +93,16 @@ def blob_writer(
     is continued.
     """
     if wanted is None:
-        with explained("write a blob"), blobs.staged() as (handle, path):
+        with explained(f"write a blob to {blobs.path}"), blobs.staged() as (handle, path):
             yield BlobWriter(blobs, handle, path, None, private)
         return
-    with explained("prepare a download"):
+    with explained(f"prepare a download to {blobs.path}"):
         blobs.unverified_dir.mkdir(exist_ok=True)
         blobs.locks_dir.mkdir(exist_ok=True)
         lock = FileLock(blobs.locks_dir / f"blob-{wanted.digest.hex}").acquire()
     with lock:
         path = blobs.unverified_dir / wanted.digest.hex
-        with explained("prepare a download"):
+        with explained(f"prepare a download to {blobs.path}"):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         writer = BlobWriter(blobs, handle, path, wanted, private)
         try:

@@ -83,7 +83,7 @@ class Layout(BlobDir):
         are damaged.
         """
         layout = cls(path)
-        if not (path / _LAYOUT_FILE).is_file():
+        if not os.path.isfile(path / _LAYOUT_FILE):
             raise NotFound(
                 f"{path} is not an OCI image layout", hint="it has no file named oci-layout"
             )
@@ -100,7 +100,7 @@ class Layout(BlobDir):
         layout = cls(path)
         with explained(f"make the layout {path}"):
             path.mkdir(parents=True, exist_ok=True)
-            if not (path / _LAYOUT_FILE).exists():
+            if not os.path.exists(path / _LAYOUT_FILE):
                 layout._refuse_foreign_files()
                 layout.blobs_dir.mkdir(parents=True, exist_ok=True)
                 layout.locks_dir.mkdir(exist_ok=True)
@@ -158,7 +158,7 @@ class Layout(BlobDir):
 
     def rewrite_index(self, change: Callable[[Document], None]) -> None:
         """Do what ``update_index`` does, for a caller that holds the layout with ``alone``."""
-        with explained("update index.json"):
+        with explained(f"update {self.path}/index.json"):
             with FileLock(self.locks_dir / "index").acquire():
                 document = self.document()
                 change(document)

@@ -7,6 +7,7 @@ Manifests are checked against their digest here, blobs by whoever writes them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -58,9 +59,9 @@ class LayoutSource:
 
         Raises :class:`NotFound` when there is nothing, :class:`SourceError` when it is no layout.
         """
-        if not path.exists():
-            raise NotFound(f"there is no layout at {path}", hint="check the path")
-        files: LayoutFiles = DirectoryFiles(path) if path.is_dir() else TarFiles(path)
+        if not os.path.exists(path):
+            raise NotFound(f"there is no layout at {path}", hint="check the path and its rights")
+        files: LayoutFiles = DirectoryFiles(path) if os.path.isdir(path) else TarFiles(path)
         return cls(files)
 
     @property

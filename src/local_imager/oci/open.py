@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,7 +63,7 @@ def is_path(location: str) -> bool:
         return True
     if not location or "://" in location:
         return False
-    return location.startswith((".", "/", "~")) or Path(location).exists()
+    return location.startswith((".", "/", "~")) or os.path.exists(location)
 
 
 def _client(

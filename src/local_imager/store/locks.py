@@ -35,7 +35,7 @@ def build_lock(
         waited = True
         sink.emit(Message(f"waiting: another process is building {subject}"))
 
-    with explained("lock a build"):
+    with explained(f"lock a build in {locks_dir}"):
         lock = FileLock(locks_dir / f"build-{build_key}").acquire(on_wait=on_wait)
     with lock:
         yield waited
@@ -48,7 +48,7 @@ def build_slot(locks_dir: Path, limit: int, sink: EventSink = NULL_SINK) -> Iter
     told = False
     while True:
         for number in range(limit):
-            with explained("take a build slot"):
+            with explained(f"take a build slot in {locks_dir}"):
                 lock = FileLock(locks_dir / f"slot-{number}")
                 taken = lock.try_acquire()
             if taken:

@@ -7,6 +7,7 @@ the annotation ``io.local-imager.store.format`` of ``index.json``.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -54,9 +55,9 @@ class Store:
         Raises :class:`StoreError` when the place is a file, cannot be written, belongs to another
         layout or to a newer program; :class:`NotFound` when it is missing and not to be made.
         """
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):
             raise StoreError(f"{path} is a file, not a store", hint="give a directory (--store)")
-        if (path / "oci-layout").is_file() or not create:
+        if os.path.isfile(path / "oci-layout") or not create:
             layout = Layout.open(path)
         else:
             layout = Layout.create(path, annotations={ANNOTATION_FORMAT: FORMAT_VERSION})

@@ -24,7 +24,7 @@ def workspace(work_dir: Path) -> Iterator[Path]:
     name = secrets.token_hex(8)
     path = work_dir / name
     lock = FileLock(work_dir / (name + _LOCK_SUFFIX))
-    with explained("make a working directory"):
+    with explained(f"make a working directory in {work_dir}"):
         work_dir.mkdir(exist_ok=True)
         lock.acquire()
         path.mkdir(mode=0o700)
