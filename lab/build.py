@@ -145,7 +145,7 @@ def _shared_parts(place: Place, registry: "Future[StepResult]") -> Parts:
         place,
         "boot",
         "kernels, EFI programs and busybox of both architectures",
-        {"sid": root.facts["key"]},
+        {"recipe": recipe_digest(rootfs), "sid": root.content},
         lambda folder: rootfs.make_boot_assets(root.folder / "root", folder),
     )
     return Parts(root, boot, registry.result())
@@ -173,7 +173,8 @@ def _prepare_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> Non
 
 def _prepare(version: str, folder: Path) -> Facts:
     golang.prepare_imager(version, folder)
-    return {"version": version}
+    digests = {name: rootfs.file_digest(folder / name) for name in ("go.mod", "go.sum")}
+    return {"version": version, **digests}
 
 
 def _compile_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> dict[str, StepResult]:
@@ -191,7 +192,7 @@ def _compile_all(place: Place, prepared: dict[str, "Future[StepResult]"]) -> dic
             place,
             f"imager-{version}",
             f"compiling the imager {version}",
-            {"recipe": recipe_digest(golang, imagesets, archives), "module": module.facts["key"]},
+            {"recipe": recipe_digest(golang, imagesets, archives), "module": module.content},
             work,
         )
     return programs
@@ -246,8 +247,8 @@ def _version_parts(place: Place, parts: Parts, program: StepResult) -> VersionPa
         f"initramfs and layers of {version}",
         {
             "recipe": recipe_digest(initramfs, imagesets, archives),
-            "boot": boot.facts["key"],
-            "imager": program.facts["key"],
+            "boot": boot.content,
+            "imager": program.content,
         },
         work,
     )

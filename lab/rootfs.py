@@ -81,9 +81,13 @@ def pack_tree(root: Path, target: Path) -> Layer:
         pack.stdin.close()
     if tar.returncode or pack.returncode:
         raise LabError(f"packing {root} failed (tar {tar.returncode}, pigz {pack.returncode})")
-    with target.open("rb") as packed:
-        outer = hashlib.file_digest(packed, "sha256").hexdigest()
-    return Layer(target, f"sha256:{outer}", f"sha256:{inner.hexdigest()}", target.stat().st_size)
+    return Layer(target, file_digest(target), f"sha256:{inner.hexdigest()}", target.stat().st_size)
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as ``sha256:…``."""
+    with path.open("rb") as content:
+        return "sha256:" + hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def layer_facts(layer: Layer) -> dict[str, Any]:
@@ -120,7 +124,12 @@ def make_boot_assets(root: Path, folder: Path) -> dict[str, Any]:
             path = folder / f"{arch}-{name}"
             entries.append(Entry(f"usr/install/{arch}/{name}", path))
     layer = write_layer(folder / "layer.tar.gz", entries)
-    return {"layer": layer_facts(layer), "packages": packages, "modules": modules}
+    return {
+        "layer": layer_facts(layer),
+        "packages": packages,
+        "modules": modules,
+        "files": {path.name: file_digest(path) for path in sorted(folder.glob("*-*"))},
+    }
 
 
 def _fetch_packages(root: Path, arch: str, unpacked: Path, log: Path) -> dict[str, str]:

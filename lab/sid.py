@@ -26,6 +26,8 @@ def mirror() -> str:
 
 def make_sid(root: Path, packages: Sequence[str], log: Path) -> None:
     """Make a root file system of Debian sid with the packages and their dependencies in `root`."""
+    if os.geteuid() != 0:
+        raise LabError("making a Debian root file system needs root: run this as root")
     run(["debootstrap", "--variant=minbase", "sid", root, mirror()], log=log)
     (root / "etc/apt/apt.conf.d/99lab").write_text(_SID_APT_CONF)
     forbid = root / "usr/sbin/policy-rc.d"

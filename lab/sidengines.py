@@ -92,7 +92,7 @@ def _sid(place: Place) -> StepResult:
 
 def _inputs(sid: StepResult) -> dict[str, object]:
     texts = [json.dumps(_DAEMON_JSON), _CONTAINERS_CONF, _STORAGE_CONF, _POLICY_JSON]
-    return {"sid": sid.facts["key"], "packages": PACKAGES, "configuration": texts}
+    return {"sid": sid.content, "packages": PACKAGES, "configuration": texts}
 
 
 def make_engines_root(place: Place) -> StepResult:

@@ -47,6 +47,14 @@ class StepResult:
     facts: Facts
     fresh: bool
 
+    @property
+    def content(self) -> str:
+        """Digest of what came out: later steps need no new run when an earlier one gave the same.
+
+        It is over the facts, so a step records in them the digests of what others use of it.
+        """
+        return key_of({k: v for k, v in self.facts.items() if k not in ("key", "seconds")})
+
 
 def _files_of(folder: Path) -> dict[str, int]:
     """Sizes of the regular files at the top of a result, which is enough to see damage fast."""
