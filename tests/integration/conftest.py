@@ -15,8 +15,9 @@ import pytest
 from pytest_docker.plugin import Services
 
 from lab.debian import need_packages
-from tests.labfolder import Lab, big_folder, find_lab
-from tests.program import Program
+from tests.integration.upstreams import seeded_store
+from tests.labfolder import NEWEST, OLDEST, Lab, big_folder, find_lab
+from tests.program import SCHEMATICS, Program
 
 
 @pytest.fixture(scope="session")
@@ -115,3 +116,18 @@ def registry_service(docker_services: Services) -> str:
 
     docker_services.wait_until_responsive(check=answers, timeout=30, pause=0.1)
     return address
+
+
+@pytest.fixture(scope="session")
+def seed(lab: Lab, engine: docker.DockerClient, session_folder: Path) -> Program:
+    """A store with the images and boot assets for v1.13.0 and v1.9.0, and next to no asset."""
+    program = Program(lab.config, session_folder / "seed", session_folder / "seed-out")
+    for version in (NEWEST, OLDEST):
+        program.build(SCHEMATICS / "vanilla.yaml", "kernel-amd64", version=version)
+    return program
+
+
+@pytest.fixture
+def own(seed: Program, folder: Path) -> Program:
+    """The program over a store of this test alone, with the images in it already."""
+    return Program(seed.config, seeded_store(seed.store, folder / "store"), folder / "out")
