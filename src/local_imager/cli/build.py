@@ -102,7 +102,7 @@ def build(
 
 
 def _print_table(results: Sequence[BuildResult]) -> None:
-    from local_imager.cli.progress import human_size
+    from local_imager.cli.sizes import human_size
 
     click.echo(f"schematic {results[0].schematic_id}  version {results[0].version}")
     rows = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from local_imager.cli.sizes import human_size
 from local_imager.events import (
     NULL_SINK,
     Event,
@@ -38,16 +39,6 @@ def make_sink(style: Style = "auto", *, verbose: bool = False) -> EventSink:
     if style == "auto" and sys.stderr.isatty():
         return LiveSink(verbose=verbose)
     return PlainSink(verbose=verbose)
-
-
-def human_size(size_bytes: int) -> str:
-    """Return a size for people, in decimal units as disks and downloads are sold."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
 _COLOURS = {"done": "green", "cached": "cyan", "failed": "red"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from local_imager.cli.sizes import human_size
 from local_imager.errors import ExitCode, VerificationRefused
 from local_imager.events import printable
 
@@ -29,12 +30,6 @@ _FROM = click.option(
 
 def _print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2))
-
-
-def _size(size_bytes: int) -> str:
-    if size_bytes < 1024**2:
-        return f"{size_bytes / 1024:.1f} KiB"
-    return f"{size_bytes / 1024**2:.1f} MiB"
 
 
 @click.group("sources")
@@ -67,11 +62,12 @@ def fetch(
 
     Tags are looked up anew, so an image that was published again replaces the store's.
     """
+    from local_imager.oci.host import host_arch
     from local_imager.profile.model import Requirement
     from local_imager.profile.version import TalosVersion
     from local_imager.schematic.parse import read_schematic
     from local_imager.sources.closure import schematic_images, version_images
-    from local_imager.sources.upstream import IMAGER, host_arch
+    from local_imager.sources.upstream import IMAGER
 
     version = TalosVersion.parse(version_text)
     parsed = read_schematic(schematic) if schematic else None
@@ -126,7 +122,7 @@ def list_(app: App, as_json: bool) -> None:
         return
     for image in images:
         arches = "+".join(image.arches) or "incomplete"
-        size = _size(image.size_bytes)
+        size = human_size(image.size_bytes)
         click.echo(f"{image.descriptor.digest.short}  {arches:<12} {size:>10}  {image.reference}")
     if not images:
         click.echo("the store holds no source images; `local-imager sources fetch` brings some")

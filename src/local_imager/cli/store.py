@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from local_imager.cli.sizes import human_size
 from local_imager.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
@@ -27,16 +28,6 @@ def _print_json(document: object) -> None:
 def _store(ctx: click.Context) -> Store:
     store: Store = ctx.obj.store()
     return store
-
-
-def human_size(size_bytes: int) -> str:
-    """Return a size for people, in binary units (``4.1 GiB``)."""
-    amount, unit = float(size_bytes), "B"
-    for following in ("KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024:
-            break
-        amount, unit = amount / 1024, following
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
 
 
 def _size_of(text: str) -> int:

@@ -11,7 +11,6 @@ from local_imager.pipeline.values import (
     PlannedAsset,
     PlannedImage,
     default_asset,
-    host_arch,
 )
 
 __all__ = [
@@ -21,5 +20,4 @@ __all__ = [
     "PlannedAsset",
     "PlannedImage",
     "default_asset",
-    "host_arch",
 ]

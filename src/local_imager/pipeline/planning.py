@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from local_imager.errors import InputError, LocalImagerError, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message
+from local_imager.oci.host import host_arch
 from local_imager.pipeline.values import (
     BuildOrder,
     PlannedAsset,
     PlannedImage,
     container_path,
-    host_arch,
 )
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.handed import build_profile

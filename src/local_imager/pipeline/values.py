@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from local_imager.oci.host import host_arch
 from local_imager.oci.model import Digest, Reference
 from local_imager.profile.model import (
     Arch,
@@ -21,11 +21,6 @@ from local_imager.profile.model import (
 from local_imager.schematic.model import Schematic
 
 MASK: Final = "(not shown: --show-secrets)"
-
-
-def host_arch() -> Arch:
-    """Return this machine's architecture in the names of OCI; amd64 when it is neither."""
-    return "arm64" if os.uname().machine in ("aarch64", "arm64") else "amd64"
 
 
 def default_asset() -> str:

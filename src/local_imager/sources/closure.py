@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from local_imager.oci.host import host_arch
 from local_imager.profile.model import Arch, Catalogue, Requirement
 from local_imager.profile.quirks import Feature, Quirks
 from local_imager.profile.resolve import find_extension, find_overlay
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.model import Schematic
-from local_imager.sources.upstream import EXTENSIONS, IMAGER, OVERLAYS, host_arch
+from local_imager.sources.upstream import EXTENSIONS, IMAGER, OVERLAYS
 
 
 def version_images(version: TalosVersion, arches: Sequence[Arch]) -> tuple[Requirement, ...]:

@@ -6,7 +6,6 @@ if there is one. Nothing leaves this class that did not pass the gate.
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from local_imager.errors import (
     VerificationRefused,
 )
 from local_imager.events import EventSink, Message, step
+from local_imager.oci.host import host_arch
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Reference
 from local_imager.oci.source import ImageSource
@@ -62,11 +62,6 @@ _WHERE_ELSE: Final = (
     "where no registry can be reached: use the lab (UPSTREAM=lab), a layout or bundle "
     "(--from DIR), or a mirror (upstream.mirrors)"
 )
-
-
-def host_arch() -> Arch:
-    """Return the architecture of this machine as image platforms spell it."""
-    return "arm64" if platform.machine().lower() in ("aarch64", "arm64") else "amd64"
 
 
 class Sources:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.cli.store import human_size
+from local_imager.cli.sizes import human_size
 from local_imager.store.records import StoredAsset
 from local_imager.store.store import Store
 from tests.unit.store.test_store import put
