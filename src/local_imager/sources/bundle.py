@@ -25,7 +25,6 @@ from local_imager.sources.untrusted_json import (
     text_field,
 )
 
-MEDIA_BUNDLE: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _VERSION: Final = re.compile(
     r"application/vnd\.dev\.sigstore\.bundle"
     r"(?:\.v(0\.[1-3])\+json|\+json;version=(0\.[1-3]))"

@@ -18,6 +18,7 @@ from local_imager.events import printable
 from local_imager.oci.model import Descriptor, Digest, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
 from local_imager.sources.bundle import MAX_BUNDLE_BYTES, parse_bundle
+from local_imager.sources.certificate import certificate_from_pem
 from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.statement import (
     MAX_SIMPLE_SIGNING_BYTES,
@@ -299,16 +300,9 @@ def _timestamp(untrusted_annotation: str) -> bytes:
 
 
 def _certificate(untrusted_pem: str) -> bytes:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding
-
     if len(untrusted_pem) > _CERTIFICATE_BYTES:
         raise Rejected(Reason.TOO_LARGE, "the certificate annotation is too large")
-    try:
-        certificate = x509.load_pem_x509_certificate(untrusted_pem.encode(errors="replace"))
-        return certificate.public_bytes(Encoding.DER)
-    except ValueError as error:
-        raise Rejected(Reason.MALFORMED, "the certificate annotation is not one") from error
+    return certificate_from_pem(untrusted_pem.encode(errors="replace"))
 
 
 def _finding(form: Form, where: str, error: SourceError | Rejected) -> Finding:

@@ -32,16 +32,46 @@ def _invalid(problem: str) -> Rejected:
     return Rejected(Reason.CERTIFICATE_INVALID, f"the signing certificate {problem}")
 
 
+def certificate_faults() -> tuple[type[Exception], ...]:
+    """Return what the x509 parser raises for bytes that are no proper certificate."""
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    return (
+        ValueError,
+        TypeError,
+        UnsupportedAlgorithm,
+        x509.InvalidVersion,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    )
+
+
 def load_certificate(untrusted_der: bytes) -> x509.Certificate:
-    """Parse a certificate with all its extensions; raises :class:`Rejected`."""
+    """Parse a certificate with all that is looked at later; raises :class:`Rejected`."""
     from cryptography import x509
 
     try:
         certificate = x509.load_der_x509_certificate(untrusted_der)
+        # The library parses these when they are asked for; here a fault is caught.
         list(certificate.extensions)
+        certificate.public_key()
+        _ = (certificate.issuer, certificate.subject)
+        _ = (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         return certificate
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as e:
-        raise Rejected(Reason.MALFORMED, "the certificate cannot be read") from e
+    except certificate_faults() as error:
+        raise Rejected(Reason.MALFORMED, "the certificate cannot be read") from error
+
+
+def certificate_from_pem(untrusted_pem: bytes) -> bytes:
+    """Return the DER form of a PEM certificate; raises :class:`Rejected`."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    try:
+        return x509.load_pem_x509_certificate(untrusted_pem).public_bytes(Encoding.DER)
+    except certificate_faults() as error:
+        raise Rejected(Reason.MALFORMED, "the certificate cannot be read") from error
 
 
 def is_self_issued(untrusted_der: bytes) -> bool:
@@ -189,7 +219,11 @@ def check_sct(certificate: x509.Certificate, issuer: x509.Certificate, root: Tru
     except x509.ExtensionNotFound as error:
         raise Rejected(Reason.SCT_INVALID, "the certificate carries no SCT") from error
     spki = key_der(issuer)
-    if not any(_sct_verifies(sct, certificate, spki, root) for sct in found):
+    try:
+        seen = any(_sct_verifies(sct, certificate, spki, root) for sct in found)
+    except (ValueError, OverflowError) as error:
+        raise Rejected(Reason.SCT_INVALID, "an SCT cannot be read") from error
+    if not seen:
         raise Rejected(Reason.SCT_INVALID, "no SCT of a trusted CT log verifies")
 
 

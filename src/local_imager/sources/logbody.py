@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from local_imager.sources.certificate import certificate_from_pem
 from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.tlog import MAX_BODY_BYTES, LogEntry
 from local_imager.sources.untrusted_json import (
@@ -187,7 +188,6 @@ def _check_pem(untrusted_pem: bytes, signed: Signed) -> None:
 
 def _pem_to_der(untrusted_pem: bytes) -> bytes:
     """Return a certificate's DER, or a key's as SubjectPublicKeyInfo whatever its PEM label."""
-    from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -195,11 +195,10 @@ def _pem_to_der(untrusted_pem: bytes) -> bytes:
         load_pem_public_key,
     )
 
+    if b"BEGIN CERTIFICATE" in untrusted_pem:
+        return certificate_from_pem(untrusted_pem)
     try:
-        if b"BEGIN CERTIFICATE" in untrusted_pem:
-            certificate = x509.load_pem_x509_certificate(untrusted_pem)
-            return certificate.public_bytes(Encoding.DER)
         key = load_pem_public_key(untrusted_pem)
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise malformed("log entry body", "holds neither key nor certificate") from error

@@ -23,8 +23,14 @@ class Reason(Enum):
     TOO_LARGE = "too-large", "a document or a count is over its ceiling"
     UNSUPPORTED_FORM = "unsupported-form", "a form or version of signature that is not accepted"
     SIGNATURE_MISSING = "signature-missing", "the document holds no signature value"
-    SIGNATURE_INVALID = "signature-invalid", "the signature was not made by the policy's key"
-    MATERIAL_MISMATCH = "material-mismatch", "signed by certificate where a key is wanted, or so"
+    SIGNATURE_INVALID = (
+        "signature-invalid",
+        "not made by the policy's key (or the certificate's) over these bytes",
+    )
+    MATERIAL_MISMATCH = (
+        "material-mismatch",
+        "signed by a certificate where a key is wanted, or the other way",
+    )
     PAYLOAD_TYPE = "payload-type", "the signed payload is of another type"
     PAYLOAD_INVALID = "payload-invalid", "the signed payload is not what its type demands"
     SUBJECT_MISMATCH = "subject-mismatch", "the signed statement is about another image"
@@ -36,11 +42,14 @@ class Reason(Enum):
     TIMESTAMP_MISSING = "timestamp-missing", "the policy wants a signed timestamp: there is none"
     TIMESTAMP_INVALID = "timestamp-invalid", "the signed timestamp does not verify"
     TIME_UNPROVEN = "time-unproven", "nothing proves that the certificate was valid when it signed"
-    CERTIFICATE_INVALID = "certificate-invalid", "the certificate does not chain to the root"
+    CERTIFICATE_INVALID = (
+        "certificate-invalid",
+        "the certificate is not of the trusted root, or not valid then",
+    )
     SCT_INVALID = "sct-invalid", "the certificate's transparency timestamp does not verify"
     IDENTITY_MISMATCH = "identity-mismatch", "signed by an identity that the policy does not name"
     ISSUER_MISMATCH = "issuer-mismatch", "the identity was vouched for by another issuer"
-    KEYLESS_UNSUPPORTED = "keyless-unsupported", "this version cannot verify keyless signatures"
+    KEYLESS_UNSUPPORTED = "keyless-unsupported", "a library for keyless checks is not installed"
     TRUSTED_ROOT = "trusted-root", "the trusted root is missing or cannot be used"
 
     def __init__(self, code: str, meaning: str) -> None:

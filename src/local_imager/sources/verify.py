@@ -32,7 +32,7 @@ from types import MappingProxyType
 
 from local_imager.errors import IntegrityError, VerificationRefused
 from local_imager.events import NULL_SINK, EventSink, Message
-from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
+from local_imager.oci.model import Descriptor, Digest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
 from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.candidates import Candidate, Finder, Finding
@@ -194,14 +194,3 @@ def _evidence(
             "verified_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
-
-
-def children(source: ImageSource, image: VerifiedImage) -> Index | Manifest:
-    """Return the verified image's own document: an index, or the single manifest.
-
-    The bytes are checked against the verified digest again, whatever the source.
-    """
-    raw = source.manifest(image.reference, image.digest)
-    if Digest.of(raw.untrusted_data) != image.digest:
-        raise IntegrityError(f"the manifest of {image.reference} changed after verification")
-    return parse_manifest(raw.untrusted_data, raw.media_type, str(image.reference))

@@ -28,7 +28,6 @@ from local_imager.oci.model import (
     Platform,
     Reference,
 )
-from local_imager.sources.bundle import MEDIA_BUNDLE
 from local_imager.sources.candidates import ANNOTATION_SIGNATURE, MEDIA_SIMPLE_SIGNING
 from local_imager.sources.statement import (
     PAYLOAD_TYPE_IN_TOTO,
@@ -40,6 +39,7 @@ from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.trust_entries import policy_from_entries
 
 REGISTRY = "upstream.test"
+MEDIA_BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 Files = Mapping[str, bytes]
 
 

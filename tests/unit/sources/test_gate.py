@@ -17,7 +17,6 @@ from local_imager.oci.layoutfiles import DirectoryFiles
 from local_imager.oci.model import Descriptor, Digest, Reference
 from local_imager.oci.source import RawManifest
 from local_imager.sources import candidates
-from local_imager.sources.bundle import MEDIA_BUNDLE
 from local_imager.sources.trust import Origin, TrustPolicy, default_policy, override, tighten
 from local_imager.sources.trust_entries import policy_from_entries
 from local_imager.sources.verify import VerifiedImage, verify_image
@@ -266,7 +265,3 @@ def test_terminal_controls_in_signatures_do_not_reach_messages(
     forge.sign_bundle(NAME, top, evil)
     error = refused(forge, top, signing.policy())
     assert "\x1b" not in error.message + "".join(error.tried)
-
-
-def test_the_media_type_constant_is_the_registered_one() -> None:
-    assert MEDIA_BUNDLE == "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import socket
 import sys
@@ -21,7 +22,12 @@ from local_imager.errors import LocalImagerError, VerificationRefused
 from local_imager.sources import timestamps
 from local_imager.sources.bundle import parse_bundle
 from local_imager.sources.candidates import Candidate, Material
-from local_imager.sources.certificate import identity_of, issuer_of, load_certificate
+from local_imager.sources.certificate import (
+    certificate_from_pem,
+    identity_of,
+    issuer_of,
+    load_certificate,
+)
 from local_imager.sources.keyless import judge_keyless
 from local_imager.sources.reasons import Rejected
 from local_imager.sources.trust import OFFICIAL_IDENTITY, OFFICIAL_ISSUER, KeylessSigner
@@ -133,6 +139,11 @@ def test_hostile_certificates_only_get_answers(name: str, data: st.DataObject) -
     document = json.loads(bundle_blob(name))
     document["verificationMaterial"]["certificate"]["rawBytes"] = base64.b64encode(der).decode()
     assert not we_say(json.dumps(document).encode()) or bytes(der) == original
+    pem = base64.encodebytes(der).decode()
+    with contextlib.suppress(Rejected):
+        certificate_from_pem(
+            f"-----BEGIN CERTIFICATE-----\n{pem}-----END CERTIFICATE-----\n".encode()
+        )
 
 
 def test_no_socket_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
