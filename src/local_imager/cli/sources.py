@@ -14,10 +14,10 @@ from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
+    from local_imager.oci.source import ImageSource
     from local_imager.profile.model import Requirement
     from local_imager.sources.inventory import HeldImage
     from local_imager.sources.verify import VerifiedImage
-    from local_imager.store.store import Store
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _FROM = click.option(
@@ -137,6 +137,7 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
 
     Exits 3 when one is refused.
     """
+    from local_imager.oci.layout_source import LayoutSource
     from local_imager.sources.inventory import find_held, held_images
     from local_imager.sources.trust_entries import policy_from_settings
 
@@ -144,7 +145,8 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
     store = app.store()
     policy = policy_from_settings(app.settings.trust)
     chosen = [find_held(store, name) for name in images] or list(held_images(store))
-    answers = [_answer(store, image, policy, app) for image in chosen]
+    source = LayoutSource.open(store.path)
+    answers = [_answer(source, image, policy, app) for image in chosen]
     refused = [answer for answer in answers if not answer["accepted"]]
     if as_json:
         _print_json(answers)
@@ -155,13 +157,13 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
         ctx.exit(ExitCode.VERIFICATION_REFUSED)
 
 
-def _answer(store: Store, image: HeldImage, policy: Any, app: App) -> dict[str, Any]:
+def _answer(source: ImageSource, image: HeldImage, policy: Any, app: App) -> dict[str, Any]:
     from local_imager.errors import IntegrityError, NotFound
     from local_imager.sources.inventory import verify_held
 
     named = {"image": str(image.reference), "digest": str(image.descriptor.digest)}
     try:
-        verified = verify_held(store, image, policy, app.sink)
+        verified = verify_held(source, image, policy, app.sink)
     except (VerificationRefused, IntegrityError, NotFound) as error:
         return {**error.as_dict(), **named, "accepted": False}
     return {**_as_dict(verified), **named, "accepted": True, "evidence": dict(verified.evidence)}

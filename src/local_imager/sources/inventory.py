@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from local_imager.errors import InputError, NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink
 from local_imager.oci.layout import Layout
-from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Descriptor, Index, Manifest, Reference
+from local_imager.oci.source import ImageSource
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
@@ -107,8 +107,7 @@ def _is_meant(image: HeldImage, name: str) -> bool:
 
 
 def verify_held(
-    store: Store, image: HeldImage, policy: TrustPolicy, sink: EventSink = NULL_SINK
+    source: ImageSource, image: HeldImage, policy: TrustPolicy, sink: EventSink = NULL_SINK
 ) -> VerifiedImage:
-    """Put an image of the store through the gate again, from what the store holds alone."""
-    source = LayoutSource.open(store.path)
+    """Put an image of the store through the gate again; ``source`` is the store read alone."""
     return verify_image(source, image.reference, image.descriptor, policy, sink=sink)

@@ -85,6 +85,7 @@ class Sources:
         self._sink, self._jobs = sink, max(1, jobs)
         self._host: Arch = host_arch()
         self._upstream_tags: tuple[str, ...] | None = None
+        self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
         self._catalogues: dict[TalosVersion, Catalogue] = {}
         self._lock = threading.Lock()
 
@@ -191,6 +192,15 @@ class Sources:
         # a catalogue is the same for every architecture.
         return (self._host,) if requirement.role in ("builder", "base") else ()
 
+    def _store_source(self) -> LayoutSource:
+        """Return the store read as a source; its index is parsed again only when it changed."""
+        status = (self._store.path / "index.json").stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        with self._lock:
+            if self._own is None or self._own[0] != version:
+                self._own = (version, LayoutSource.open(self._store.path))
+            return self._own[1]
+
     def _held(self, reference: Reference, arches: Sequence[str]) -> VerifiedImage | None:
         """Return the store's copy when it is whole and verifies; None when it has to be fetched."""
         layout = self._store.layout
@@ -200,7 +210,7 @@ class Sources:
         with step(self._sink, "verify", str(reference)):
             try:
                 return verify_image(
-                    LayoutSource.open(layout.path),
+                    self._store_source(),
                     reference,
                     descriptor,
                     self._policy,

@@ -300,7 +300,7 @@ def test_the_inventory_lists_and_verifies_again(world: World) -> None:
         assert find_held(world.store, name) == held
     with pytest.raises(NotFound):
         find_held(world.store, "siderolabs/imager:v1.8.0")
-    policy = world.signing.policy()
-    assert verify_held(world.store, held, policy).digest == held.descriptor.digest
+    own = LayoutSource.open(world.store.path)
+    assert verify_held(own, held, world.signing.policy()).digest == held.descriptor.digest
     with pytest.raises(VerificationRefused):
-        verify_held(world.store, held, Signing().policy())
+        verify_held(own, held, Signing().policy())
