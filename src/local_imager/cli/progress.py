@@ -111,7 +111,7 @@ class PlainSink:
 class LiveSink(PlainSink):
     """Adds a live bar for each step under way; finished steps scroll up as plain lines."""
 
-    _tasks: dict[tuple[str, str], TaskID] = field(default_factory=dict)
+    _tasks: dict[tuple[str, str], list[TaskID]] = field(default_factory=dict)
     _bars: Bars | None = None
 
     def emit(self, event: Event) -> None:
@@ -127,42 +127,50 @@ class LiveSink(PlainSink):
         else:
             from rich.text import Text
 
-            self._bars.console.print(Text.from_ansi(text))
+            self._bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _move(self, event: Event) -> None:
         if isinstance(event, Message):
             return
         key = (event.step, event.subject)
         if isinstance(event, StepStarted):
-            self._tasks[key] = self._open_bars().add_task(
-                f"{event.step:>9}  {_short(event.subject)}"
-            )
-            self._bars_or_fail().update(self._tasks[key], total=None)
-        elif key in self._tasks and isinstance(event, Progress):
-            total = event.total or None
-            self._bars_or_fail().update(self._tasks[key], completed=event.done, total=total)
-        elif key in self._tasks:
-            self._bars_or_fail().remove_task(self._tasks.pop(key))
-            if not self._tasks:
-                self._bars_or_fail().stop()
-                self._bars = None
-
-    def _bars_or_fail(self) -> Bars:
-        assert self._bars is not None, "a task exists only while the bars do"  # noqa: S101
-        return self._bars
+            title = f"{event.step:>9}  {_short(event.subject)}"
+            task = self._open_bars().add_task(title, total=None, amount="")
+            self._tasks.setdefault(key, []).append(task)
+        elif self._bars is not None and self._tasks.get(key):
+            if isinstance(event, Progress):
+                amount = _amount(event)
+                total = event.total or None
+                task = self._tasks[key][-1]
+                self._bars.update(task, completed=event.done, total=total, amount=amount)
+            else:
+                self._bars.remove_task(self._tasks[key].pop())
 
     def _open_bars(self) -> Bars:
+        """Start the display at the first step; it is cleared when the program ends."""
         if self._bars is None:
+            import atexit
+
             from rich.console import Console
-            from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
             from rich.progress import Progress as RichProgress
 
             columns = (
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                DownloadColumn(),
+                TextColumn("{task.fields[amount]}"),
                 TimeElapsedColumn(),
             )
-            self._bars = RichProgress(*columns, console=Console(stderr=True), transient=True)
+            console = Console(stderr=True, highlight=False)
+            self._bars = RichProgress(*columns, console=console, transient=True)
             self._bars.start()
+            atexit.register(self._bars.stop)
         return self._bars
+
+
+def _amount(event: Progress) -> str:
+    """Say how far a step is: in bytes, or as a share where it counts its own small steps."""
+    if event.step in _BYTE_STEPS:
+        total = f" of {human_size(event.total)}" if event.total else ""
+        return human_size(event.done) + total
+    return f"{100 * event.done // event.total} %" if event.total else ""
