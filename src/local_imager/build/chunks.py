@@ -58,25 +58,29 @@ def file_chunks(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
 
 def dig_holes(path: Path) -> None:
     """Turn the zeros of a file into holes, in place; a file system without holes is left alone."""
-    zeros = bytes(DIG_BYTES)
-    offset = 0
     with path.open("r+b") as target:
-        handle = target.fileno()
-        for chunk in file_chunks(path, CHUNK_BYTES):
-            for start, end in _zero_runs(chunk, zeros):
-                if not _punch(handle, offset + start, end - start):
-                    return
+        for start, end in _zero_runs(path):
+            if not _punch(target.fileno(), start, end - start):
+                return
+
+
+def _zero_runs(path: Path) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of zeros, joined as far as they go: one call to free each is quickest."""
+    zeros = bytes(DIG_BYTES)
+    begin = offset = 0
+    for chunk in file_chunks(path, CHUNK_BYTES):
+        if chunk.data is None:
             offset += chunk.length
-
-
-def _zero_runs(chunk: Chunk, zeros: bytes) -> Iterator[tuple[int, int]]:
-    if chunk.data is None:
-        yield 0, chunk.length
-        return
-    for start in range(0, chunk.length, DIG_BYTES):
-        end = min(start + DIG_BYTES, chunk.length)
-        if chunk.data[start:end] == zeros[: end - start]:
-            yield start, end
+            continue
+        for at in range(0, chunk.length, DIG_BYTES):
+            piece = chunk.data[at : at + DIG_BYTES]
+            if piece != zeros[: len(piece)]:
+                if begin < offset:
+                    yield begin, offset
+                begin = offset + len(piece)
+            offset += len(piece)
+    if begin < offset:
+        yield begin, offset
 
 
 _PUNCH_HOLE_KEEP_SIZE: Final = 0x02 | 0x01  # linux/falloc.h

@@ -40,10 +40,9 @@ class NoSuchObject(HostError):
 
 @dataclass(frozen=True, slots=True)
 class ContainerState:
-    """Where a container is in its life; ``exit_code`` counts when it no longer runs."""
+    """Where a container is in its life."""
 
     running: bool
-    exit_code: int
     out_of_memory: bool
     error: str
 
@@ -55,6 +54,36 @@ class OwnedObject:
     kind: str
     name: str
     labels: Mapping[str, str]
+
+
+class ContainerInput:
+    """The stdin of a container, for one sender."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._socket = getattr(stream, "_sock", stream)
+
+    def send(self, data: bytes) -> None:
+        """Send all and end the input; blocks while the program does not read.
+
+        Raises ``OSError`` when the program or the connection has ended.
+        """
+        import socket as sockets
+
+        self._socket.sendall(data)
+        if hasattr(self._socket, "unwrap"):  # TLS: say properly that nothing follows
+            self._socket.unwrap()
+        with contextlib.suppress(AttributeError):
+            self._socket.shutdown(sockets.SHUT_WR)
+
+    def close(self) -> None:
+        """Close the connection; a sender that is blocked comes back with an error."""
+        import socket as sockets
+
+        with contextlib.suppress(OSError, AttributeError):
+            self._socket.shutdown(sockets.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            self._stream.close()
 
 
 def engine_endpoints(environment: Mapping[str, str]) -> list[str]:
@@ -135,13 +164,20 @@ class Engine:
         with contextlib.suppress(NoSuchObject), _explained("remove the build container"):
             self.api.remove_container(container, v=True, force=True)
 
+    def exit_code(self, container: str) -> int:
+        """Return the exit status of a container that has ended.
+
+        Asked by waiting: for a moment Podman's inspection shows an ended container with status 0.
+        """
+        with _explained("ask how the build container ended"):
+            return int(self.api.wait(container)["StatusCode"])
+
     def state(self, container: str) -> ContainerState:
         """Return the container's state."""
         with _explained("look at the build container"):
             state = self.api.inspect_container(container)["State"]
         return ContainerState(
             bool(state.get("Running")),
-            int(state.get("ExitCode") or 0),
             bool(state.get("OOMKilled")),
             printable(str(state.get("Error") or "")),
         )
@@ -152,20 +188,15 @@ class Engine:
             stream = self.api.attach(container, stdout=True, stderr=True, stream=True)
         return iter(stream)
 
-    def send_input(self, container: str, data: bytes) -> None:
-        """Send all of stdin and close it.
+    def open_input(self, container: str) -> ContainerInput:
+        """Attach to the stdin of a container that is not started yet.
 
-        A connection of its own, closed whole: half-closing the one that carries the output is not
-        possible over TLS.
+        A connection of its own: half-closing the one that carries the output is not possible
+        over TLS.
         """
         with _explained("send the profile to the build container"):
-            stream: Any = self.api.attach_socket(container, params={"stdin": 1, "stream": 1})
-            socket = getattr(stream, "_sock", stream)
-            try:
-                socket.sendall(data)
-            finally:
-                _close_writing(socket)
-                stream.close()
+            stream = self.api.attach_socket(container, params={"stdin": 1, "stream": 1})
+        return ContainerInput(stream)
 
     def put_archive(self, container: str, path: str, archive: Iterable[bytes]) -> None:
         """Unpack a tar stream into a directory of a container."""
@@ -195,16 +226,6 @@ class Engine:
             volumes = self.api.volumes(filters={"label": label}).get("Volumes") or []
         found = [OwnedObject("container", c["Id"], c.get("Labels") or {}) for c in containers]
         return found + [OwnedObject("volume", v["Name"], v.get("Labels") or {}) for v in volumes]
-
-
-def _close_writing(socket: Any) -> None:
-    import socket as sockets
-
-    with contextlib.suppress(OSError, AttributeError):
-        if hasattr(socket, "unwrap"):  # TLS: say properly that nothing follows
-            socket.unwrap()
-        else:
-            socket.shutdown(sockets.SHUT_WR)
 
 
 def _connect(host: str) -> APIClient:

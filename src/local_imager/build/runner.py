@@ -18,7 +18,7 @@ from local_imager.build.container import (
     container_options,
     container_user,
 )
-from local_imager.build.docker import Engine, NoSuchObject, require_usable
+from local_imager.build.docker import ContainerInput, Engine, NoSuchObject, require_usable
 from local_imager.build.failure import last_lines, require_success
 from local_imager.build.imagerlog import ImagerLog
 from local_imager.build.ownership import owner_labels, remove_stale
@@ -135,17 +135,13 @@ class DockerRunner:
             document = container_options(request, engine, mounts, self._labels)
             with self._container(document) as container:
                 self._follow(container, request, log, cancel, began)
-                state = self._engine.state(container)
-                if state.exit_code == 0:
+                exit_code = self._engine.exit_code(container)
+                out_of_memory = self._engine.state(container).out_of_memory
+                if exit_code == 0:
                     places.collect(request, container)
         finally:
             places.finish(request)
-        return RunResult(
-            state.exit_code,
-            log.finish(),
-            time.monotonic() - began,
-            out_of_memory=state.out_of_memory,
-        )
+        return RunResult(exit_code, log.finish(), time.monotonic() - began, out_of_memory)
 
     def _fetch_packed(
         self,
@@ -214,10 +210,22 @@ class DockerRunner:
         """Start the container, feed it, read it, and return when it has ended."""
         output = self._engine.output(container)
         reader = threading.Thread(target=_pump, args=(output, log), daemon=True)
+        # Attached before the start: Podman would revive a container that has ended meanwhile.
+        stdin = self._engine.open_input(container) if request.stdin else None
         self._engine.start(container)
         reader.start()
-        if request.stdin:
-            self._feed(container, request.stdin)
+        with _feeding(stdin, request.stdin):
+            self._await_end(container, request, log, cancel, began, reader)
+
+    def _await_end(
+        self,
+        container: str,
+        request: ImagerRequest,
+        log: ImagerLog,
+        cancel: threading.Event,
+        began: float,
+        reader: threading.Thread,
+    ) -> None:
         while reader.is_alive() or self._engine.state(container).running:
             if cancel.is_set():
                 self._engine.kill(container)
@@ -227,15 +235,6 @@ class DockerRunner:
                 reader.join(1)
                 self._raise_timeout(request, log)
             reader.join(_POLL_S)
-
-    def _feed(self, container: str, data: bytes) -> None:
-        try:
-            self._engine.send_input(container, data)
-        except HostError:
-            # A program that ends before it has read its input closes the connection on us; its
-            # exit status is what counts then.
-            if self._engine.state(container).running:
-                raise
 
     def _raise_timeout(self, request: ImagerRequest, log: ImagerLog) -> None:
         text = log.finish()
@@ -310,6 +309,28 @@ class DockerRunner:
         finally:
             (probe / "nonce").unlink()
             probe.rmdir()
+
+
+@contextlib.contextmanager
+def _feeding(stream: ContainerInput | None, data: bytes) -> Iterator[None]:
+    """Send stdin beside the body; a program that does not read it holds nobody up."""
+    if stream is None:
+        yield
+        return
+    sender = threading.Thread(target=_send, args=(stream, data), daemon=True)
+    sender.start()
+    try:
+        yield
+    finally:
+        stream.close()
+        sender.join(1)
+
+
+def _send(stream: ContainerInput, data: bytes) -> None:
+    # A program that ends before it has read its input closes the connection on us; its exit
+    # status is what counts then.
+    with contextlib.suppress(OSError):
+        stream.send(data)
 
 
 def _pump(output: Iterator[bytes], log: ImagerLog) -> None:
