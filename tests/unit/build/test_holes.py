@@ -1,0 +1,32 @@
+"""Digging holes: zeros become holes, every other byte stays, whatever the lengths."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from local_imager.build.chunks import CHUNK_BYTES, DIG_BYTES, dig_holes
+
+LENGTHS = st.sampled_from([1, 4096, DIG_BYTES - 1, DIG_BYTES, DIG_BYTES + 1, CHUNK_BYTES + 7])
+PIECES = st.lists(st.tuples(st.sampled_from([b"\0", b"x"]), LENGTHS), max_size=6)
+
+
+@given(PIECES)
+def test_content_stays(pieces: list[tuple[bytes, int]]) -> None:
+    data = b"".join(byte * length for byte, length in pieces)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "disk"
+        path.write_bytes(data)
+        dig_holes(path)
+        assert path.read_bytes() == data
+
+
+def test_long_zeros_take_no_room(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(b"boot" + bytes(8 << 20) + b"data" + bytes(5 << 20))
+    dig_holes(path)
+    assert path.stat().st_size == (13 << 20) + 8
+    assert path.stat().st_blocks * 512 <= 4 * DIG_BYTES
