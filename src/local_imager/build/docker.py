@@ -103,6 +103,7 @@ class Engine:
 
     def __init__(self, host: str = "") -> None:
         self._host = host
+        self._endpoint = ""
         self._api: Any = None  # docker.APIClient, whose type stubs cover half of its calls
         self._info: EngineInfo | None = None
 
@@ -110,7 +111,7 @@ class Engine:
     def api(self) -> Any:
         """The SDK's client; raises :class:`HostError` when no engine answers."""
         if self._api is None:
-            self._api = _connect(self._host)
+            self._endpoint, self._api = _connect(self._host)
         return self._api
 
     def close(self) -> None:
@@ -124,7 +125,7 @@ class Engine:
         if self._info is None:
             with _explained("ask the engine what it is"):
                 version, facts = self.api.version(), self.api.info()
-            self._info = read_info(version, facts, self._host or self.api.base_url)
+            self._info = read_info(version, facts, self._endpoint)
         return self._info
 
     def image_id(self, digest: str) -> str | None:
@@ -228,7 +229,7 @@ class Engine:
         return found + [OwnedObject("volume", v["Name"], v.get("Labels") or {}) for v in volumes]
 
 
-def _connect(host: str) -> APIClient:
+def _connect(host: str) -> tuple[str, APIClient]:
     from docker import APIClient
     from docker.tls import TLSConfig
     from docker.utils import kwargs_from_env
@@ -246,13 +247,14 @@ def _connect(host: str) -> APIClient:
     for endpoint in endpoints:
         try:
             with _explained(f"reach a container engine at {endpoint}"):
-                return APIClient(
+                client = APIClient(
                     endpoint,
                     version="auto",
                     timeout=CALL_TIMEOUT_S,
                     use_ssh_client=endpoint.startswith("ssh://"),
                     **settings,
                 )
+                return endpoint, client
         except HostError as error:
             failures.append(error)
     raise failures[0]
@@ -344,6 +346,8 @@ def _explained(doing: str) -> Iterator[None]:
                 "or set DOCKER_HOST to a socket of your own",
                 code="engine-rights",
             ) from error
+        if any(word in text for word in ("No such file", "refused", "timed out", "unreachable")):
+            text = "nothing answers there"
         raise HostError(
             f"could not {doing}: {text}", hint=_START_HINT, code="engine-unreachable"
         ) from error

@@ -61,7 +61,7 @@ def scratch_bytes(plan: BuildPlan, input_bytes: int, memory_bytes: int, engine: 
 
 def _available_memory(engine: EngineInfo) -> int:
     """MemAvailable where the engine is this host's, its total memory otherwise, 0 if unknown."""
-    if engine.endpoint.startswith(("unix://", "http+docker://")):
+    if engine.endpoint.startswith("unix://"):
         try:
             for line in Path("/proc/meminfo").read_text().splitlines():
                 if line.startswith("MemAvailable:"):
