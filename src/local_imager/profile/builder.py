@@ -6,6 +6,7 @@ after it. So a plan for an old builder is refused where something would be lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from local_imager.errors import PlanError
@@ -20,6 +21,13 @@ from local_imager.profile.version import TalosVersion
 def knows(builder: TalosVersion, feature: BuilderFeature) -> bool:
     """Return whether an imager of this version has the feature."""
     return builder.release >= BUILDER_SINCE[feature]
+
+
+def newest_fit(versions: Sequence[TalosVersion], base: TalosVersion) -> TalosVersion | None:
+    """Return the newest unprivileged imager that is not older than the base; releases first."""
+    fit = [v for v in versions if v >= base and knows(v, BuilderFeature.UNPRIVILEGED_DISK)]
+    releases = [v for v in fit if not v.prerelease]
+    return max(releases or fit, default=None)
 
 
 def needs_privilege(plan: BuildPlan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import total_ordering
 
@@ -51,6 +52,18 @@ class TalosVersion:
         if self.release != other.release:
             return self.release < other.release
         return _prerelease_key(self.prerelease) < _prerelease_key(other.prerelease)
+
+
+def nearest_versions(
+    asked: TalosVersion, known: Iterable[TalosVersion], count: int = 5
+) -> tuple[TalosVersion, ...]:
+    """Return the known versions nearest to one that is not there, nearest first."""
+
+    def distance(version: TalosVersion) -> tuple[int, int, int]:
+        ours, theirs = version.release, asked.release
+        return (abs(ours[0] - theirs[0]), abs(ours[1] - theirs[1]), abs(ours[2] - theirs[2]))
+
+    return tuple(sorted(known, key=distance)[:count])
 
 
 def _prerelease_key(text: str) -> tuple[int, list[tuple[int, int, str]]]:

@@ -7,7 +7,8 @@ if there is one. Nothing leaves this class that did not pass the gate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from local_imager.oci.host import host_arch
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Reference
 from local_imager.oci.source import ImageSource
-from local_imager.profile.builder import knows
+from local_imager.profile.builder import newest_fit
 from local_imager.profile.model import Arch, Catalogue, Requirement
 from local_imager.profile.quirks import (
     BUILDER_SINCE,
@@ -35,7 +36,7 @@ from local_imager.profile.quirks import (
     available_versions,
 )
 from local_imager.profile.resolve import find_overlay
-from local_imager.profile.version import TalosVersion
+from local_imager.profile.version import TalosVersion, nearest_versions
 from local_imager.sources.catalog import (
     EXTENSION_FILES,
     MAX_CATALOGUE_BYTES,
@@ -46,6 +47,7 @@ from local_imager.sources.catalog import (
 from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
 from local_imager.sources.imagefiles import boot_files, read_files
 from local_imager.sources.parallel import run_all
+from local_imager.sources.survey import SurveyedImage, survey_image
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
@@ -57,18 +59,22 @@ OVERLAYS: Final = "siderolabs/overlays"
 OLDEST_BUILDER: Final = TalosVersion(*BUILDER_SINCE[BuilderFeature.UNPRIVILEGED_DISK])
 # An overlay's profile document has a dozen lines.
 MAX_PROFILE_BYTES: Final = 256 * 1024
-_SUGGESTIONS: Final = 5
 _WHERE_ELSE: Final = (
     "where no registry can be reached: use the lab (UPSTREAM=lab), a layout or bundle "
     "(--from DIR), or a mirror (upstream.mirrors)"
 )
 
 
+Pin = Callable[[Requirement], Requirement]
+"""Gives a requirement the digest that it has to have; raises when it may not be used at all."""
+
+
 class Sources:
     """Verified source images and catalogues, from the store and (optionally) an upstream.
 
     ``registry`` is the prefix of every image's name (``ghcr.io``, ``host[/path]``); ``source`` is
-    where images are read, None for the store alone. Safe for several threads.
+    where images are read, None for the store alone; ``pin`` names the digest of what is asked
+    for (see :meth:`pinned`). Safe for several threads.
     """
 
     def __init__(
@@ -79,15 +85,22 @@ class Sources:
         policy: TrustPolicy,
         sink: EventSink,
         jobs: int = 4,
+        pin: Pin | None = None,
     ) -> None:
         self._store, self._registry = store, registry
         self._source, self._policy = source, policy
         self._sink, self._jobs = sink, max(1, jobs)
+        self._pin = pin
         self._host: Arch = host_arch()
         self._upstream_tags: tuple[str, ...] | None = None
         self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
         self._catalogues: dict[TalosVersion, Catalogue] = {}
         self._lock = threading.Lock()
+
+    def pinned(self, pin: Pin) -> Sources:
+        """Return the same sources in which every image asked for is the one that ``pin`` names."""
+        given = (self._store, self._registry, self._source, self._policy, self._sink)
+        return Sources(*given, self._jobs, pin)
 
     # -- versions ---------------------------------------------------------------------------
 
@@ -145,12 +158,7 @@ class Sources:
         (with the nearest versions for an unknown Talos version), :class:`VerificationRefused`,
         :class:`IntegrityError`, :class:`SourceError`, :class:`HostError` (disk).
         """
-        reference = requirement.reference(self._registry)
-        if not reference.tag and reference.digest is None:
-            raise NotFound(
-                f"it is not known which {requirement.name} is meant",
-                hint="the version's catalogue says which; it could not be read",
-            )
+        requirement, reference = self._named(requirement)
         arches = self._arches(requirement)
         if not refresh or self._source is None:
             held = self._held(reference, arches)
@@ -158,7 +166,7 @@ class Sources:
                 return held
         if self._source is None:
             raise self._not_found(requirement, f"the store has no {reference}", _WHERE_ELSE)
-        try:
+        with self._explained(requirement):
             return fetch_image(
                 self._source,
                 self._store.layout,
@@ -169,12 +177,39 @@ class Sources:
                 jobs=self._jobs,
                 stop=stop,
             )
-        except NotFound as error:
-            raise self._not_found(requirement, error.message, error.hint) from error
-        except IntegrityError:
-            raise
-        except SourceError as error:
-            raise self._unreachable(error) from error
+
+    def survey(self, requirement: Requirement, *, refresh: bool = False) -> SurveyedImage:
+        """Return a verified image with its sizes; nothing but manifests and signatures is read.
+
+        The store's copy is looked at when it is there and verifies; ``refresh`` asks the source
+        first. Raises what :meth:`obtain` raises, but for the disk.
+        """
+        requirement, reference = self._named(requirement)
+        layout = self._store.layout
+        held = held_descriptor(layout, reference)
+        if held is not None and not (refresh and self._source) and layout.has(held.digest):
+            places = [self._store_source(), *filter(None, (self._source,))]
+            try:
+                return survey_image(places, reference, held, self._policy, self._sink)
+            except VerificationRefused:
+                if self._source is None:
+                    raise
+        if self._source is None:
+            raise self._not_found(requirement, f"the store has no {reference}", _WHERE_ELSE)
+        with self._explained(requirement):
+            found = self._source.resolve(reference)
+            return survey_image([self._source], reference, found, self._policy, self._sink)
+
+    def _named(self, requirement: Requirement) -> tuple[Requirement, Reference]:
+        """Return the requirement, pinned where pins are, and the reference that it means."""
+        wanted = self._pin(requirement) if self._pin else requirement
+        reference = wanted.reference(self._registry)
+        if not reference.tag and reference.digest is None:
+            raise NotFound(
+                f"it is not known which {wanted.name} is meant",
+                hint="the version's catalogue says which; it could not be read",
+            )
+        return wanted, reference
 
     def obtain_all(
         self, requirements: Iterable[Requirement], *, refresh: bool = False
@@ -290,17 +325,21 @@ class Sources:
         version = self.builder_version(wanted, base)
         return self.obtain(Requirement("builder", IMAGER, str(version))), version
 
-    def builder_version(self, wanted: TalosVersion | str, base: TalosVersion) -> TalosVersion:
+    def builder_version(
+        self, wanted: TalosVersion | str, base: TalosVersion, *, refresh: bool = False
+    ) -> TalosVersion:
         """Return which imager would run, without fetching it.
 
         ``newest``: the newest release at hand that needs no privilege and is not older than the
         base; one in the store is taken before the source is asked, so that a build needs no
-        network. Otherwise the version given. Raises :class:`NotFound` when there is none.
+        network, unless ``refresh`` is set. Otherwise the version given. Raises :class:`NotFound`
+        when there is none.
         """
         if isinstance(wanted, TalosVersion):
             return wanted
-        held = [v for v in available_versions(self._held_tags()) if self._is_held(v)]
-        version = _newest_fit(held, base) or _newest_fit(self.versions(), base)
+        known = () if refresh else available_versions(self._held_tags())
+        held = [v for v in known if self._is_held(v)]
+        version = newest_fit(held, base) or newest_fit(self.versions(), base)
         if version is None:
             least = max(base, OLDEST_BUILDER)
             raise NotFound(
@@ -320,6 +359,18 @@ class Sources:
         return boot_files(self._store, base, arch, self._host, self._sink)
 
     # -- errors -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _explained(self, requirement: Requirement) -> Iterator[None]:
+        """Say what else to try when the source lacks an image or cannot be read."""
+        try:
+            yield
+        except NotFound as error:
+            raise self._not_found(requirement, error.message, error.hint) from error
+        except IntegrityError:
+            raise
+        except SourceError as error:
+            raise self._unreachable(error) from error
 
     def _not_found(self, requirement: Requirement, message: str, hint: str) -> NotFound:
         if requirement.role not in ("extension", "overlay"):
@@ -341,20 +392,8 @@ class Sources:
             return ""
         if asked in known:
             return ""
-
-        def distance(version: TalosVersion) -> tuple[int, int, int]:
-            ours, theirs = version.release, asked.release
-            return (abs(ours[0] - theirs[0]), abs(ours[1] - theirs[1]), abs(ours[2] - theirs[2]))
-
-        return ", ".join(str(v) for v in sorted(known, key=distance)[:_SUGGESTIONS])
+        return ", ".join(str(v) for v in nearest_versions(asked, known))
 
     def _unreachable(self, error: SourceError) -> SourceError:
         hint = f"{error.hint}; {_WHERE_ELSE}" if error.hint else _WHERE_ELSE
         return SourceError(error.message, hint=hint, code=error.code)
-
-
-def _newest_fit(versions: Sequence[TalosVersion], base: TalosVersion) -> TalosVersion | None:
-    """Pick the newest unprivileged imager that is not older than the base; releases first."""
-    fit = [v for v in versions if v >= base and knows(v, BuilderFeature.UNPRIVILEGED_DISK)]
-    releases = [v for v in fit if not v.prerelease]
-    return max(releases or fit, default=None)
