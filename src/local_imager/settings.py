@@ -61,6 +61,7 @@ class Settings:
     source: str = ""
     plain_http: bool = False
     mirrors: Mapping[str, str] = field(default_factory=dict)
+    answer_timeout_s: int = 30
     builder: str = "newest"
     timeout_s: int = 1800
     memory_bytes: int = 4 * 1024**3
@@ -180,6 +181,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("source", "upstream.source", _source, "where images are read: layout, tar or URL"),
     Setting("plain_http", "upstream.plain_http", _flag, "speak http without TLS to the registry"),
     Setting("mirrors", "upstream.mirrors", _mirrors, "registry host = place to read it from"),
+    Setting("answer_timeout_s", "upstream.timeout_s", _count, "seconds a registry may be silent"),
     Setting("builder", "build.builder", _builder, "imager that runs: newest, same or a version"),
     Setting("timeout_s", "build.timeout_s", _count, "seconds after which a build is stopped"),
     Setting("memory_bytes", "build.memory", _size, "memory limit of the build container"),

@@ -34,6 +34,7 @@ def open_sources(
             registry=settings.registry,
             plain_http=settings.plain_http,
             mirrors=settings.mirrors,
+            timeout_s=settings.answer_timeout_s,
             sink=sink,
         )
     return Sources(store, settings.registry, source, policy, sink, settings.jobs)
