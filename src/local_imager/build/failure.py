@@ -58,4 +58,4 @@ def last_lines(log: str) -> str:
 def _hint(log: str) -> str:
     tail = log[-4000:]
     found = [hint for text, hint in _HINTS if text.lower() in tail.lower()]
-    return found[0] if found else "the whole log is kept with the build"
+    return found[0] if found else "run it again with -v (--verbose) to see all that the imager says"
