@@ -85,13 +85,6 @@ def signed_for_another(layout: Layout) -> None:
     layout.set_ref(f"{IMAGER}:sha256-{newest_imager(layout).digest.hex}", signature)
 
 
-def another_version(layout: Layout) -> None:
-    """Serve other content under the name of the newest imager, as who takes over a tag does."""
-    other = layout.resolve(f"{PREFIX}/realistic/siderolabs/sbc-lab:v0.13.0")
-    assert other is not None
-    layout.set_ref(f"{IMAGER}:v1.13.0", other)
-
-
 def tampered_layer(layout: Layout) -> None:
     """Change one bit of a layer."""
     rewrite(layout.blob_path(a_layer(layout).digest), flip_a_bit)
@@ -118,7 +111,7 @@ FAKE_IMAGER = """\
 profile=$(/bin/busybox cat)
 file=/out/files/cmdline-metal-amd64
 case "$profile" in
-*behave=fail*) echo "$profile"; echo "it is broken beyond repair" >&2; exit 3 ;;
+*behave=fail*) echo "$profile" >&2; echo "it is broken beyond repair" >&2; exit 3 ;;
 *behave=hang*) echo "waiting for nothing"; /bin/busybox sleep 600 ;;
 *behave=link*) /bin/busybox ln -s /etc/passwd "$file" ;;
 *behave=other*) echo one > "$file"; echo two > /out/files/metal-amd64.iso ;;
@@ -127,7 +120,7 @@ case "$profile" in
 *behave=empty*) : > "$file" ;;
 *behave=nothing*) exit 0 ;;
 *behave=escape*) printf 'bell \\007 and \\033[31mcolour\\n'; exit 4 ;;
-*behave=shout*) /bin/busybox yes shouting | /bin/busybox head -c 50000000; exit 5 ;;
+*behave=shout*) /bin/busybox yes shouting | /bin/busybox head -c 5000000; exit 5 ;;
 *) echo "$profile"; echo "talos.platform=metal" > "$file" ;;
 esac
 """
