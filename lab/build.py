@@ -19,6 +19,7 @@ from lab import (
     golang,
     imagesets,
     initramfs,
+    keyless,
     oci,
     overlay,
     registryimage,
@@ -67,17 +68,18 @@ def build_lab(place: Place, versions: Sequence[str]) -> bool:
     debian.need_packages(["build"])
     golang.need_go()
     require_free_space(place, NEEDED_GIB)
-    with ThreadPoolExecutor(5) as lanes:
+    with ThreadPoolExecutor(6) as lanes:
         registry = lanes.submit(_registry, place)
         shared = lanes.submit(_shared_parts, place, registry)
         prepared = {version: Future[StepResult]() for version in versions}
         fetching = lanes.submit(_prepare_all, place, prepared)
         compiled = lanes.submit(_compile_all, place, prepared)
         tools = lanes.submit(_tools, place)
-        _await_all([registry, shared, fetching, compiled, tools])
+        signer = lanes.submit(_keyless_signer, place, tools)
+        _await_all([registry, shared, fetching, compiled, tools, signer])
     parts, programs, used_tools = shared.result(), compiled.result(), tools.result()
     layers = {version: _version_parts(place, parts, programs[version]) for version in versions}
-    _upstream(place, versions, parts, layers, programs, used_tools)
+    _upstream(place, versions, parts, layers, programs, used_tools, signer.result())
     return True
 
 
@@ -94,10 +96,16 @@ def _await_all(lanes: Sequence["Future[Any]"]) -> None:
 def lab_key(versions: Sequence[str]) -> str:
     """Key over all recipes and the versions: same key and results there, nothing to do."""
     recipes = (
-        archives, debian, extensions, golang, imagesets, initramfs, oci, overlay, registryimage,
-        rootfs, settingsfiles, sid, signing,
+        archives, debian, extensions, golang, imagesets, initramfs, keyless, oci, overlay,
+        registryimage, rootfs, settingsfiles, sid, signing,
     )  # fmt: skip
-    return key_of({"recipes": recipe_digest(*recipes), "versions": list(versions)})
+    return key_of(
+        {
+            "recipes": recipe_digest(*recipes),
+            "keyless": keyless.source_digest(),
+            "versions": list(versions),
+        }
+    )
 
 
 def _is_complete(place: Place, versions: Sequence[str]) -> bool:
@@ -216,6 +224,11 @@ def _tools(place: Place) -> Facts:
     return used
 
 
+def _keyless_signer(place: Place, tools: "Future[Facts]") -> StepResult:
+    tools.result()  # cosign is made of the same modules: what it compiled is not compiled again
+    return keyless.compile_signer(place)
+
+
 def _version_parts(place: Place, parts: Parts, program: StepResult) -> VersionParts:
     version = program.facts["talos"]
     boot = parts.boot
@@ -306,6 +319,7 @@ def _upstream(
     layers: dict[str, VersionParts],
     programs: dict[str, StepResult],
     tools: Facts,
+    signer: StepResult,
 ) -> None:
     """Put all images together, sign them, and publish layout, settings and record."""
     began_s = time.monotonic()
@@ -323,11 +337,14 @@ def _upstream(
     heavy = _realistic_parts(place, layers[newest])
     ImageSet(layout, REALISTIC_PREFIX, heavy, work).put_all()
     signables += _new_signables(layout, signables, newest)
+    twice = [layers[version] for version in keyless.keyless_versions(versions)]
+    keyless_signables = keyless.put_images(layout, twice, work / "keyless")
     images = {name: entry["digest"] for name, entry in layout.named().items()}
     signing.sign_images(place, layout, signables, parts.registry.folder / "unpacked", work)
+    trusted_root = keyless.sign_images(place, signer, layout, keyless_signables)
     layout.save()
     replace_folder(staging, place.upstream)
-    settingsfiles.write_settings(place)
+    settingsfiles.write_settings(place, trusted_root)
     shutil.copyfile(parts.registry.folder / "registry-image.tar", place.root / "registry-image.tar")
     record: dict[str, Any] = {
         "key": lab_key(versions),

@@ -10,6 +10,9 @@ NAME_PREFIX = "lab.local-imager.test"
 REALISTIC_PREFIX = f"{NAME_PREFIX}/realistic"
 """Second registry prefix, for the image set that weighs what the official one weighs."""
 
+KEYLESS_PREFIX = f"{NAME_PREFIX}/keyless"
+"""Third registry prefix, for the image set that is signed by a private Sigstore."""
+
 EPOCH_S = 1559424892
 """Time stamp of everything the lab writes: the official factory's own epoch."""
 
@@ -42,6 +45,11 @@ class Place:
     @property
     def public_key(self) -> Path:
         return self.root / "lab.pub"
+
+    @property
+    def trusted_root(self) -> Path:
+        """Trusted root of the private Sigstore that signed the images below KEYLESS_PREFIX."""
+        return self.root / "keyless-trusted-root.json"
 
     @property
     def bin(self) -> Path:

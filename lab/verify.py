@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import LabError, run, say
+from lab.keyless import IDENTITY, ISSUER
 from lab.oci import Layout, hex_of
-from lab.place import Place
+from lab.place import KEYLESS_PREFIX, Place
 from lab.registry import fill_storage, running_registry, split_name
 from lab.signing import BUNDLES_SINCE, cosign_env
 from lab.steps import load_result
@@ -68,9 +69,10 @@ def _named_blobs(layout: Layout) -> set[str]:
 
 
 def check_signatures(place: Place, layout: Layout, images: dict[str, str]) -> list[Finding]:
-    """Verify each image's signature against the lab's key, through a registry, with cosign.
+    """Verify each image's signature, through a registry, with cosign.
 
-    cosign gets the digest and the key and nothing else: no transparency log, no network.
+    cosign gets the digest and the lab's key (no transparency log), or for the keyless set the
+    identity and the trusted root (log, SCT and all); no network.
     """
     package = load_result(place, "registry")
     if package is None:
@@ -97,8 +99,12 @@ def _check_one(place: Place, address: str, names: set[str], name: str, digest: s
     ]
     if len(forms) != 1:
         return Finding(name, False, f"signature forms there: {forms or 'none'}, expected one")
-    argv: list[str | Path] = [place.bin / "cosign", "verify", "--key", place.public_key]
-    argv += ["--insecure-ignore-tlog", "--allow-insecure-registry"]
+    argv: list[str | Path] = [place.bin / "cosign", "verify", "--allow-insecure-registry"]
+    if name.startswith(f"{KEYLESS_PREFIX}/"):
+        argv += ["--offline", "--trusted-root", place.trusted_root]
+        argv += ["--certificate-identity", IDENTITY, "--certificate-oidc-issuer", ISSUER]
+    else:
+        argv += ["--key", place.public_key, "--insecure-ignore-tlog"]
     argv.append(f"--new-bundle-format={'true' if forms == ['bundle'] else 'false'}")
     try:
         run([*argv, f"{address}/{repository}@{digest}"], env=cosign_env())
