@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -131,3 +132,12 @@ def seed(lab: Lab, engine: docker.DockerClient, session_folder: Path) -> Program
 def own(seed: Program, folder: Path) -> Program:
     """The program over a store of this test alone, with the images in it already."""
     return Program(seed.config, seeded_store(seed.store, folder / "store"), folder / "out")
+
+
+@pytest.fixture(scope="session")
+def lab_registry() -> str:
+    """The registry that `lab run --registry` serves the lab's images from."""
+    address = os.environ.get("LAB_REGISTRY", "")
+    if not address:
+        pytest.fail("LAB_REGISTRY is not set: run the tests with `make test`", pytrace=False)
+    return address
