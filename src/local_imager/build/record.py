@@ -135,16 +135,21 @@ def _digest_of(value: object) -> str:
 def secret_texts(document: Mapping[str, Any], *, holds_secrets: bool) -> tuple[str, ...]:
     """Return the texts of a profile that must not appear in a log."""
     customization = document.get("customization") or {}
-    found = [str(customization.get("embeddedMachineConfiguration") or "")]
+    places = [customization.get("embeddedMachineConfiguration")]
     if holds_secrets:
-        found += [str(argument) for argument in customization.get("extraKernelArgs") or ()]
-        found += [
-            str(item.get("value", ""))
-            for name in ("metaContents", "meta")
-            for item in customization.get(name) or ()
-            if isinstance(item, Mapping)
-        ]
-    return tuple(text for text in found if text)
+        places += [customization.get(name) for name in _SECRET_FIELDS]
+        places.append((document.get("overlay") or {}).get("options"))
+    return tuple(text for place in places for text in _texts(place) if text)
+
+
+def _texts(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _texts(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in _texts(item)]
+    return []
 
 
 def build_record(

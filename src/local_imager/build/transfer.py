@@ -79,7 +79,7 @@ def take_files(
     for a link, device or other name, and for a file over the bound.
     """
     left = set(wanted)
-    with tarfile.open(fileobj=_Reader(untrusted_stream), mode="r|") as archive:
+    with _opened(untrusted_stream) as archive:
         while (info := archive.next()) is not None:
             depth = info.name.strip("./").count("/")
             if info.isdir() and depth == 0:
@@ -103,6 +103,15 @@ def take_files(
             code="output-missing",
             hint="the log says what it wrote",
         )
+
+
+@contextlib.contextmanager
+def _opened(untrusted_stream: Iterable[bytes]) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(fileobj=_Reader(untrusted_stream), mode="r|") as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise BuildError(f"the engine's answer is no whole tar stream: {error}") from error
 
 
 def _take_member(archive: tarfile.TarFile, info: tarfile.TarInfo, dest: Path) -> None:

@@ -1,0 +1,156 @@
+"""The build key knows everything that changes the bytes; the record shows no secret."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from local_imager.build.record import (
+    build_key,
+    build_record,
+    masked_profile,
+    secret_texts,
+)
+from local_imager.build.request import EngineInfo
+from local_imager.errors import BuildError
+from local_imager.oci.model import Digest
+from local_imager.profile.model import Profile, TarInput
+from tests.unit.build.samples import (
+    BASE,
+    BUILDER,
+    EXTENSION,
+    disk_plan,
+    document,
+    made_up_images,
+    plan,
+    secure_plan,
+    verified,
+)
+
+IMAGES = made_up_images()
+ENGINE = EngineInfo("docker", "28", "1.51", "linux", "amd64", "classic")
+
+
+def key(entry: Any = None, images: Any = None, **more: Any) -> str:
+    options: dict[str, Any] = {"epoch": 1, "exact": False, **more}
+    return build_key(entry or plan(), images or IMAGES, **options)
+
+
+def test_the_same_build_has_the_same_key() -> None:
+    assert key() == key()
+    assert len(key()) == 64 and int(key(), 16)
+
+
+def other(requirement: Any) -> Any:
+    return {**IMAGES, requirement: verified(requirement, Digest.of(b"other"))}
+
+
+def changed_profile(**more: Any) -> Any:
+    return plan(profile=Profile(document(**more)))
+
+
+def with_tar(content: bytes) -> Any:
+    changed = document()
+    changed["input"] = {
+        **changed["input"],
+        "systemExtensions": [TarInput("0123-true.tar", content)],
+    }
+    return plan(profile=Profile(changed))
+
+
+DIFFERENT = {
+    "builder": key(images=other(BUILDER)),
+    "base": key(images=other(BASE)),
+    "extension": key(images=other(EXTENSION)),
+    "epoch": key(epoch=2),
+    "argument": key(changed_profile(customization={"extraKernelArgs": ["loud"]})),
+    "version": key(changed_profile(version="v1.12.0")),
+    "tar": key(with_tar(b"one")),
+    "another tar": key(with_tar(b"two")),
+    "disk": key(disk_plan("metal-amd64.raw")),
+    "compressed disk": key(disk_plan("metal-amd64.raw.zst", out_format=".zst")),
+    "exact disk": key(disk_plan("metal-amd64.raw"), exact=True),
+}
+
+
+def test_whatever_changes_the_bytes_changes_the_key() -> None:
+    assert len({key(), *DIFFERENT.values()}) == len(DIFFERENT) + 1
+
+
+def test_where_the_images_came_from_does_not_matter() -> None:
+    moved = {
+        requirement: replace(image, policy="another", signer="another key")
+        for requirement, image in IMAGES.items()
+    }
+    assert key(images=moved) == key()
+
+
+def test_exact_means_something_for_disks_only() -> None:
+    assert key(exact=True) == key()
+
+
+def test_keys_count_by_their_content() -> None:
+    digests = {"uki-signing-key.pem": "11", "uki-signing-cert.pem": "22"}
+    one = key(secure_plan(), key_digests=digests)
+    assert one != key(secure_plan(), key_digests={**digests, "uki-signing-key.pem": "33"})
+    with pytest.raises(BuildError, match=r"uki-signing-key\.pem"):
+        key(secure_plan())
+
+
+def test_a_missing_image_is_said() -> None:
+    with pytest.raises(BuildError, match="hello"):
+        key(images={BUILDER: IMAGES[BUILDER], BASE: IMAGES[BASE]})
+    with pytest.raises(BuildError, match="builder"):
+        key(images={BASE: IMAGES[BASE], EXTENSION: IMAGES[EXTENSION]})
+
+
+SECRET = {
+    "customization": {
+        "embeddedMachineConfiguration": "machine:\n  token: battery-staple\n",
+        "extraKernelArgs": ["password=correct-horse"],
+        "metaContents": [{"key": 10, "value": "staple-battery"}],
+    },
+    "overlay": {"name": "x", "options": {"password": "horse-correct"}},
+}
+WORDS = ("battery-staple", "correct-horse", "staple-battery", "horse-correct")
+
+
+def test_a_record_shows_no_secret_and_can_be_read_as_json() -> None:
+    entry = plan(holds_secrets=True)
+    record = build_record(
+        entry,
+        IMAGES,
+        engine=ENGINE,
+        profile={**SECRET, "arch": "amd64"},
+        runs=[{"exit_code": 0}],
+        started_at="2026-01-01T00:00:00+00:00",
+        duration_s=1.23456,
+        exact=False,
+        epoch=1,
+    )
+    text = json.dumps(record)
+    assert not any(word in text for word in WORDS)
+    assert record["builder"]["signer"] == "test key"
+    assert {entry["role"] for entry in record["inputs"]} == {"builder", "base", "extension"}
+    assert record["profile"]["arch"] == "amd64"
+
+
+def test_an_embedded_configuration_is_masked_even_without_a_warning() -> None:
+    masked = str(masked_profile(SECRET, holds_secrets=False))
+    assert "battery-staple" not in masked
+    assert "correct-horse" in masked
+
+
+def test_the_profile_itself_is_left_alone() -> None:
+    before = json.dumps(SECRET)
+    masked_profile(SECRET, holds_secrets=True)
+    assert json.dumps(SECRET) == before
+
+
+def test_all_secret_texts_are_known_to_the_log() -> None:
+    found = "\n".join(secret_texts(SECRET, holds_secrets=True))
+    assert all(word in found for word in WORDS)
+    assert secret_texts({"customization": {}}, holds_secrets=True) == ()
