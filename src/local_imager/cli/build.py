@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from local_imager.cli.lock import LockedCommand, locked_option, read_locked
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -21,7 +23,7 @@ def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return [str(name) for name in all_names() if str(name).startswith(incomplete)]
 
 
-@click.command("build")
+@click.command("build", cls=LockedCommand)
 @click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True))
 @click.argument("assets", nargs=-1, metavar="[ASSET]...", shell_complete=complete_asset)
 @click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
@@ -31,6 +33,7 @@ def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str
 @click.option("--exact", is_flag=True, help="Let the imager do every step itself, one by one.")
 @click.option("--from", "source", metavar="PLACE", help="Read images from this layout or registry.")
 @click.option("--offline", is_flag=True, help="Use only what the store holds.")
+@locked_option
 @click.option("--secureboot-keys", metavar="DIR", help="Directory of the secure boot keys.")
 @click.option(
     "--allow-privileged",
@@ -55,6 +58,7 @@ def build(
     offline: bool,
     rebuild: bool,
     dry_run: bool,
+    locked: str | None,
     as_json: bool,
     **flags: object,
 ) -> None:
@@ -75,6 +79,7 @@ def build(
             assets=assets,
             version=version,
             offline=offline,
+            locked=locked,
             as_json=as_json,
             **forwarded,
         )
@@ -91,6 +96,7 @@ def build(
         offline=offline,
         rebuild=rebuild,
         export_to=None if no_export else app.settings.out,
+        lock=read_locked(locked),
     )
     results = app.factory.build(order)
     if as_json:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "build": ("build:build", "Build assets of a schematic and export them."),
     "plan": ("plan:plan", "Show what a build would do; needs no engine."),
+    "lock": ("lock:lock", "Pin every source image by digest; build --locked holds to it."),
     "schematic": ("schematic:schematic", "Work with schematics: id, lint, diff, init, …"),
     "sources": ("sources:sources", "Fetch, list and verify source images."),
     "versions": ("sources:versions", "List the Talos versions that can be built."),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from local_imager.cli.build import complete_asset
+from local_imager.cli.lock import LockedCommand, locked_option, read_locked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from local_imager.pipeline import PlannedAsset
 
 
-@click.command("plan")
+@click.command("plan", cls=LockedCommand)
 @click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True))
 @click.argument("assets", nargs=-1, metavar="[ASSET]...", shell_complete=complete_asset)
 @click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
 @click.option("--builder", metavar="V|newest|same", help="Which imager would run.")
 @click.option("--from", "source", metavar="PLACE", help="Read images from this layout or registry.")
 @click.option("--offline", is_flag=True, help="Look only into the store.")
+@locked_option
 @click.option("--secureboot-keys", metavar="DIR", help="Directory of the secure boot keys.")
 @click.option("--show-secrets", is_flag=True, help="Show configuration, arguments and META.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
@@ -34,6 +36,7 @@ def plan(
     version: str,
     offline: bool,
     as_json: bool,
+    locked: str | None = None,
     show_secrets: bool = False,
     **flags: object,
 ) -> None:
@@ -49,7 +52,11 @@ def plan(
 
     app = app.with_flags(flags)
     order = BuildOrder(
-        read_schematic(schematic), version, assets or (default_asset(),), offline=offline
+        read_schematic(schematic),
+        version,
+        assets or (default_asset(),),
+        offline=offline,
+        lock=read_locked(locked),
     )
     planned = app.factory.plan(order)
     documents = [entry.as_dict(show_secrets=show_secrets) for entry in planned]

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.events import NULL_SINK, EventSink, Message, StepFinished
 from local_imager.oci.model import canonical_json
+from local_imager.pipeline.locked import LockGuard
+from local_imager.pipeline.lockfile import FORMAT, Lock
+from local_imager.pipeline.locking import LockOrder, make_lock
 from local_imager.pipeline.opening import open_sources
-from local_imager.pipeline.planning import Job, Planner, wanted_builder
+from local_imager.pipeline.planning import Job, Planner
 from local_imager.pipeline.values import BuildOrder, BuildResult, PlannedAsset
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.canonical import canonical_bytes
-from local_imager.schematic.model import Schematic
 from local_imager.settings import Settings
 from local_imager.store.records import AssetRecord, StoredAsset
 from local_imager.store.store import Store
@@ -70,9 +72,25 @@ class Factory:
         """
         return self._planner(order).describe(order)
 
+    def lock(self, order: LockOrder) -> Lock:
+        """Return the lock of some schematics and versions; fetches catalogues at most.
+
+        Raises what :func:`make_lock` raises. Nothing is written; :func:`write_lock` does that.
+        """
+        return make_lock(
+            order, self.settings, self.offline_sources if order.offline else self.sources
+        )
+
     def _planner(self, order: BuildOrder) -> Planner:
         sources = self.offline_sources if order.offline else self.sources
-        return Planner(self.settings, sources, self.store, self._sink)
+        return Planner(self.settings, sources, self.store, self._sink, self._guard(order))
+
+    def _guard(self, order: BuildOrder) -> LockGuard | None:
+        if order.lock is None:
+            return None
+        version = TalosVersion.parse(order.version)
+        names = [AssetName.parse(asset) for asset in order.assets]
+        return LockGuard.check(order.lock, self.settings, order.schematic, version, names)
 
     def build(self, order: BuildOrder) -> list[BuildResult]:
         """Build (or find in the store) every asset of the order, in its order.
@@ -93,7 +111,7 @@ class Factory:
                 self._sink.emit(StepFinished("build", job.plan.asset, 0.0, "cached"))
                 results[job.plan.asset] = self._result(order, job, stored, None)
             for job, built in self._build_missing(order, missing):
-                stored = self._ingest(order.schematic, job, built)
+                stored = self._ingest(order, job, built)
                 release(job.build_key)
                 results[job.plan.asset] = self._result(order, job, stored, built.duration_s)
         return [results[job.plan.asset] for job in jobs]
@@ -102,11 +120,12 @@ class Factory:
         planner = self._planner(order)
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
-        catalogue = planner.catalogue(order.schematic, version)
-        _, builder = planner.sources.builder(wanted_builder(self.settings, version), version)
-        plans = planner.plans(order.schematic, version, names, catalogue, builder)
-        wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
-        images = planner.sources.obtain_all(tuple(wanted))
+        with planner.explained():
+            catalogue = planner.catalogue(order.schematic, version)
+            builder = planner.builder(version)
+            plans = planner.plans(order.schematic, version, names, catalogue, builder)
+            wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
+            images = planner.obtain(tuple(wanted))
         self._sink.emit(Message(_verified_sentence(images.values())))
         return [planner.job(entry, images, order) for entry in plans]
 
@@ -171,7 +190,7 @@ class Factory:
         finally:
             runner.close()
 
-    def _ingest(self, schematic: Schematic, job: Job, built: BuiltAsset) -> StoredAsset:
+    def _ingest(self, order: BuildOrder, job: Job, built: BuiltAsset) -> StoredAsset:
         """Store the file, and beside it the schematic, the build record and the log."""
         entry = job.plan
         stored = self.store.put_asset(
@@ -186,8 +205,10 @@ class Factory:
             )
         )
         record = {**built.record, "build_key": job.build_key, "digest": str(stored.digest)}
+        if order.lock is not None:
+            record["lock"] = {"digest": str(order.lock.digest), "format": FORMAT}
         attached = (
-            (ARTIFACT_SCHEMATIC, canonical_bytes(schematic), "application/yaml"),
+            (ARTIFACT_SCHEMATIC, canonical_bytes(order.schematic), "application/yaml"),
             (ARTIFACT_BUILD_RECORD, canonical_json(record), "application/json"),
             (ARTIFACT_BUILD_LOG, built.log.encode(), "text/plain"),
         )
@@ -213,6 +234,7 @@ class Factory:
             manifest_digest=stored.manifest_digest,
             cached=duration_s is None,
             duration_s=duration_s or 0.0,
+            lock=order.lock.digest if order.lock else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from local_imager.errors import InputError, LocalImagerError, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message
 from local_imager.oci.host import host_arch
+from local_imager.pipeline.locked import LockGuard
 from local_imager.pipeline.values import (
     BuildOrder,
     PlannedAsset,
@@ -41,13 +43,40 @@ class Job:
 
 
 class Planner:
-    """Plans assets over one set of sources."""
+    """Plans assets over one set of sources, held to a lock where there is a guard."""
 
-    def __init__(self, settings: Settings, sources: Sources, store: Store, sink: EventSink) -> None:
-        self.sources = sources
+    def __init__(
+        self,
+        settings: Settings,
+        sources: Sources,
+        store: Store,
+        sink: EventSink,
+        guard: LockGuard | None = None,
+    ) -> None:
+        self.sources = sources if guard is None else sources.pinned(guard.pin)
+        self._guard = guard
         self._settings = settings
         self._store = store
         self._sink = sink
+
+    def builder(self, base: TalosVersion) -> TalosVersion:
+        """Return the version of the imager that is to run, verified and in the store."""
+        _, version = self.sources.builder(self._wanted_builder(base), base)
+        return version
+
+    def _wanted_builder(self, base: TalosVersion) -> TalosVersion | str:
+        return self._guard.builder if self._guard else wanted_builder(self._settings, base)
+
+    def explained(self) -> AbstractContextManager[None]:
+        """Say of what cannot be had, where there is a lock, that the lock wants it."""
+        return self._guard.explained() if self._guard else nullcontext()
+
+    def obtain(self, requirements: Sequence[Requirement]) -> Mapping[Requirement, VerifiedImage]:
+        """Return the verified images; under a lock they are what it says, or are refused."""
+        images = self.sources.obtain_all(requirements)
+        if self._guard is not None:
+            self._guard.check_images(images, self._store)
+        return images
 
     def options(self, builder: TalosVersion | None) -> PlanOptions:
         """Return what planning has to know of the settings."""
@@ -101,9 +130,8 @@ class Planner:
 
     def _builder_if_known(self, version: TalosVersion) -> TalosVersion | None:
         """Return the builder's version without fetching the builder."""
-        wanted = wanted_builder(self._settings, version)
         try:
-            return self.sources.builder_version(wanted, version)
+            return self.sources.builder_version(self._wanted_builder(version), version)
         except SourceError:
             return None
 
@@ -113,7 +141,7 @@ class Planner:
         try:
             handed = self.handed(entry)
             if all(image.in_store for image in images):
-                job = self.job(entry, self.sources.obtain_all(entry.requirements), order)
+                job = self.job(entry, self.obtain(entry.requirements), order)
                 cached = self._store.find_build(job.build_key) is not None
         except VerificationRefused:
             raise
@@ -126,9 +154,10 @@ class Planner:
     def _described_image(self, requirement: Requirement) -> PlannedImage:
         from local_imager.sources.fetch import held_descriptor
 
-        reference = requirement.reference(self._settings.registry)
+        pinned = self._guard.pin(requirement) if self._guard else requirement
+        reference = pinned.reference(self._settings.registry)
         held = held_descriptor(self._store.layout, reference)
-        digest = held.digest if held else requirement.digest
+        digest = held.digest if held else pinned.digest
         return PlannedImage(
             requirement.role, reference, digest, requirement.arch, in_store=held is not None
         )

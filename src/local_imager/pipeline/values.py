@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from local_imager.oci.host import host_arch
 from local_imager.oci.model import Digest, Reference
+from local_imager.pipeline.lockfile import LockFile
 from local_imager.profile.model import (
     Arch,
     BaseFile,
@@ -33,7 +34,8 @@ class BuildOrder:
     """What somebody wants: a schematic at a version, as these assets.
 
     ``export_to`` None keeps the results in the store only. ``exact`` lets the imager do every
-    step itself, as the factory does. ``offline`` uses nothing but the store.
+    step itself, as the factory does. ``offline`` uses nothing but the store. ``lock`` holds the
+    build to the images of a lock.
     """
 
     schematic: Schematic
@@ -43,11 +45,15 @@ class BuildOrder:
     offline: bool = False
     rebuild: bool = False
     export_to: Path | None = None
+    lock: LockFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """A finished asset: where it was exported to, what it is, and how it came to be."""
+    """A finished asset: where it was exported to, what it is, and how it came to be.
+
+    ``lock`` is the digest of the lock file that the build was held to.
+    """
 
     asset: str
     path: Path | None
@@ -59,6 +65,7 @@ class BuildResult:
     manifest_digest: Digest
     cached: bool
     duration_s: float
+    lock: Digest | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON object that ``build --json`` prints."""
@@ -73,6 +80,7 @@ class BuildResult:
             "manifest_digest": str(self.manifest_digest),
             "cached": self.cached,
             "duration_s": round(self.duration_s, 3),
+            "lock": str(self.lock) if self.lock else None,
         }
 
 
