@@ -60,10 +60,9 @@ def container_options(
 
     What is granted beyond nothing comes from ``request.privileges`` alone.
     """
-    limits, extra = request.limits, request.privileges
-    user = "0:0" if extra.root else container_user(engine).inside
+    user = "0:0" if request.privileges.root else container_user(engine).inside
     environment = dict(request.env)
-    if not limits.scratch_bytes:
+    if not request.limits.scratch_bytes:
         environment["TMPDIR"] = "/out/tmp"
     return {
         "Image": request.image_id,  # an ID, so no tag can be moved under us and nothing is pulled
@@ -83,33 +82,42 @@ def container_options(
         "Tty": False,
         # A health check of the image would start further programs beside the one that we want.
         "Healthcheck": {"Test": ["NONE"]},
-        "HostConfig": {
-            # No interface but loopback: whatever the imager wants to pull, it cannot.
-            "NetworkMode": "none",
-            # Only the mounts below can be written.
-            "ReadonlyRootfs": True,
-            "CapDrop": ["ALL"],
-            "CapAdd": list(extra.capabilities),
-            "SecurityOpt": _security_options(request),
-            "Privileged": False,
-            "PidsLimit": limits.pids,
-            "Memory": limits.memory_bytes if engine.limits_memory else 0,
-            # As much as Memory: no swap on top, so the limit is one number that can be explained.
-            "MemorySwap": limits.memory_bytes if engine.limits_memory else 0,
-            "Ulimits": [_file_size_limit(limits.max_file_bytes)],
-            "Tmpfs": _tmpfs(request),
-            "Mounts": [_mount(target, *source) for target, source in sorted(mounts.items())],
-            "DeviceCgroupRules": list(extra.device_rules),
-            # Output is taken from the attached stream; the engine keeps no copy on its disk,
-            # because the imager prints its whole profile, secrets included.
-            "LogConfig": {"Type": "none" if engine.name != "podman" else "k8s-file", "Config": {}},
-            # Removed by us in all cases; the engine's own removal would race with reading the
-            # exit status and the outputs.
-            "AutoRemove": False,
-            "RestartPolicy": {"Name": "no"},
-            "Init": False,
-            "IpcMode": "private",
-        },
+        "HostConfig": _host_config(request, engine, mounts),
+    }
+
+
+def _host_config(
+    request: ImagerRequest,
+    engine: EngineInfo,
+    mounts: Mapping[str, tuple[MountSource, bool]],
+) -> dict[str, Any]:
+    limits, extra = request.limits, request.privileges
+    return {
+        # No interface but loopback: whatever the imager wants to pull, it cannot.
+        "NetworkMode": "none",
+        # Only the mounts below can be written.
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "CapAdd": list(extra.capabilities),
+        "SecurityOpt": _security_options(request),
+        "Privileged": False,
+        "PidsLimit": limits.pids,
+        "Memory": limits.memory_bytes if engine.limits_memory else 0,
+        # As much as Memory: no swap on top, so the limit is one number that can be explained.
+        "MemorySwap": limits.memory_bytes if engine.limits_memory else 0,
+        "Ulimits": [_file_size_limit(limits.max_file_bytes)],
+        "Tmpfs": _tmpfs(request),
+        "Mounts": [_mount(target, *source) for target, source in sorted(mounts.items())],
+        "DeviceCgroupRules": list(extra.device_rules),
+        # Output is taken from the attached stream; the engine keeps no copy on its disk,
+        # because the imager prints its whole profile, secrets included.
+        "LogConfig": {"Type": "none" if engine.name != "podman" else "k8s-file", "Config": {}},
+        # Removed by us in all cases; the engine's own removal would race with reading the
+        # exit status and the outputs.
+        "AutoRemove": False,
+        "RestartPolicy": {"Name": "no"},
+        "Init": False,
+        "IpcMode": "private",
     }
 
 
