@@ -58,6 +58,19 @@ def check_builder(profile: Profile, version: TalosVersion, builder: TalosVersion
         if not knows(builder, feature):
             major, minor, patch = BUILDER_SINCE[feature]
             raise _too_old(builder, what, TalosVersion(major, minor, patch))
+    _check_boot_loader(profile.document)
+
+
+def _check_boot_loader(document: Any) -> None:
+    """Refuse what no imager can make (measured with v1.13): GRUB and sd-boot on one arm64 disk."""
+    options = document["output"].get("imageOptions", {})
+    plain_arm64_disk = document["arch"] == "arm64" and not document["secureboot"]
+    if plain_arm64_disk and options.get("bootloader") == "dual-boot":
+        raise PlanError(
+            "an arm64 disk image cannot have both boot loaders (dual-boot)",
+            hint="leave bootloader out, or choose sd-boot or grub",
+            code="bootloader-unsupported",
+        )
 
 
 def _too_old(builder: TalosVersion, what: str, since: TalosVersion) -> PlanError:

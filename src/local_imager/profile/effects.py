@@ -178,6 +178,8 @@ def _bootloader(schematic: Schematic, quirks: Quirks, asset: AssetName) -> Itera
             yield "warning", BOOTLOADER, "secure boot always uses sd-boot"
     elif asset.kind == "iso" and not quirks.has(Feature.ISO_BOOTLOADER):
         yield "warning", BOOTLOADER, "the boot loader of an ISO can be chosen from v1.12.0 on"
+    elif asset.arch == "arm64" and asset.kind == "image" and asked == "dual-boot":
+        yield "error", BOOTLOADER, "an arm64 disk image cannot have both boot loaders (dual-boot)"
     elif not quirks.has(Feature.SDBOOT_FOR_UEFI):
         if asked != "grub":
             yield "warning", BOOTLOADER, f"before v1.10 Talos starts from GRUB, not {asked}"

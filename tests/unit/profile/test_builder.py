@@ -112,3 +112,12 @@ def test_without_a_builder_nothing_is_refused() -> None:
 )
 def test_disk_images_by_old_builders_need_privilege(builder: str, asset: str, needed: bool) -> None:
     assert needs_privilege(built_by(builder, "vanilla", asset, "v1.9.0")) is needed
+
+
+@pytest.mark.parametrize("tag", ["v1.13.0", "v1.9.0"])
+def test_an_arm64_disk_with_both_boot_loaders_is_refused(tag: str) -> None:
+    with pytest.raises(PlanError) as caught:
+        built_by("v1.13.0", "bootloader-dual-boot", "metal-arm64.raw.xz", tag)
+    assert caught.value.code == "bootloader-unsupported"
+    for asset in ("metal-amd64.raw.xz", "metal-arm64.iso", "metal-arm64-secureboot.raw.xz"):
+        built_by("v1.13.0", "bootloader-dual-boot", asset, tag)
