@@ -18,8 +18,11 @@ from local_imager.errors import Interrupted
 # Threads look at ``stop`` with each piece that arrives; one that waits for the network does not.
 GRACE_S: Final = 1.0
 _POLL_S: Final = 0.2
+# A task that runs tasks of its own waits its grace before it tells what failed in it.
+_LATE_S: Final = 0.5
 
 T = TypeVar("T")
+_Answer = tuple[int, list[T], BaseException | None]
 
 
 def run_all(
@@ -28,10 +31,11 @@ def run_all(
     """Run the tasks, ``jobs`` at a time, and return their results in order.
 
     The first failure is raised, after ``stop`` was set so that the other tasks end early; setting
-    ``stop`` from outside ends all with :class:`Interrupted`.
+    ``stop`` from outside ends all with :class:`Interrupted`. Where tasks share ``stop`` with others
+    inside them, one that was only stopped may answer first: the failure that stopped it is raised.
     """
     stop = stop or threading.Event()
-    answers: SimpleQueue[tuple[int, list[T], BaseException | None]] = SimpleQueue()
+    answers: SimpleQueue[_Answer[T]] = SimpleQueue()
     numbers, lock = iter(range(len(tasks))), threading.Lock()
 
     def work() -> None:
@@ -61,10 +65,23 @@ def run_all(
             if error is not None:
                 raise error
             results[number] = result[0]
-    except BaseException:
+    except BaseException as first:
         stop.set()
-        deadline = time.monotonic() + GRACE_S
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        raise
+        _join(threads, GRACE_S + _LATE_S if isinstance(first, Interrupted) else GRACE_S)
+        raise _cause(first, answers)  # noqa: B904  most often the same; never its consequence
     return [results[number] for number in range(len(tasks))]
+
+
+def _join(threads: Sequence[threading.Thread], grace_s: float) -> None:
+    deadline = time.monotonic() + grace_s
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _cause(first: BaseException, answers: SimpleQueue[_Answer[T]]) -> BaseException:
+    """Return the failure that stopped the others, where only a stopped one was heard of so far."""
+    while isinstance(first, Interrupted) and not answers.empty():
+        error = answers.get()[2]
+        if error is not None:
+            first = error
+    return first

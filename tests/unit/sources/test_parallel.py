@@ -50,6 +50,25 @@ def test_the_first_failure_stops_the_others() -> None:
     assert time.monotonic() - began_s < 3
 
 
+def test_a_failure_inside_one_task_is_not_hidden_by_another_that_it_stopped() -> None:
+    stop = threading.Event()
+
+    def lingering() -> None:
+        stop.wait(5)
+        time.sleep(0.3)
+
+    def broken() -> None:
+        time.sleep(0.05)
+        raise ValueError("broken")
+
+    def waiting() -> None:
+        stop.wait(5)
+        raise Interrupted("the download was stopped")
+
+    with pytest.raises(ValueError, match="broken"):
+        run_all([lambda: run_all([broken, lingering], 2, stop), waiting], 2, stop)
+
+
 def test_a_stop_from_outside_ends_the_work() -> None:
     stop = threading.Event()
     threading.Timer(0.05, stop.set).start()
