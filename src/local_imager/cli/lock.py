@@ -183,7 +183,8 @@ def _report_check(path: Path, found: Sequence[Change], as_json: bool) -> None:
         _print_json({"file": str(path), "current": not drifted, "changes": _as_dicts(found)})
         return
     _print_changes(found)
-    click.echo(f"{path} is {'NOT what upstream has now' if drifted else 'what upstream has now'}")
+    renew = "out of date: local-imager lock --update brings it up to date"
+    click.echo(f"{path} is {renew if drifted else 'up to date'}")
 
 
 def _report_written(
@@ -200,8 +201,9 @@ def _report_written(
         click.echo(f"{file.path} is as it was: nothing changed")
         return
     versions = ", ".join(str(entry.version) for entry in lock.versions)
+    count = len(lock.schematics)
     click.echo(
-        f"{file.path}: {len(lock.schematics)} schematics, Talos {versions}, "
+        f"{file.path}: {count} schematic{'s' if count > 1 else ''}, Talos {versions}, "
         f"{lock.image_count} images signed by {', '.join(signers)}"
     )
 
@@ -212,7 +214,7 @@ def _report_written(
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 @click.pass_context
 def diff(ctx: click.Context, old: str, new: str, as_json: bool) -> None:
-    """Say in words what lock B has that lock A has not; exits 4 when they differ."""
+    """Say in words what changed from lock A to lock B; exits 4 when they differ."""
     from local_imager.pipeline.lockdiff import changes
     from local_imager.pipeline.lockread import read_lock
 

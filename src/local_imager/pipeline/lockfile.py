@@ -138,7 +138,9 @@ def _lines(lock: Lock) -> Iterator[str]:
     yield f"conversion = {lock.recipe.conversion}"
     yield "\n[trust]"
     yield f"trusted_roots = {_list(sorted(lock.trusted_roots))}"
-    yield f"policy = {_list(sorted(lock.policy))}"
+    yield "policy = ["
+    yield from (f"  {_text(rule)}," for rule in sorted(lock.policy))
+    yield "]"
     for schematic in sorted(lock.schematics):
         yield "\n[[schematic]]"
         yield f"file = {_text(schematic.file)}"

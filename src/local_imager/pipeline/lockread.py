@@ -33,6 +33,10 @@ MAX_TEXT: Final = 1024
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _SIZE_KEYS: Final = frozenset({*ARCHES, "any"})
 _MAX_SIZE_BYTES: Final = 1 << 50
+# tomllib takes quadratic time over a dotted key; ours have two parts, and a line has one of them.
+_MAX_DOTS: Final = 8
+# The closing quote is optional so that a string without one costs one look and not one per quote.
+_STRING: Final = re.compile(r""""(?:[^"\\]|\\.)*"?|'[^']*'?""")
 _PLACE: Final = re.compile(r"\(at line (\d+), column (\d+)\)")
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -63,7 +67,9 @@ def parse_lock(untrusted_data: bytes, source: str) -> Lock:
     if len(untrusted_data) > MAX_LOCK_BYTES:
         raise malformed(source, f"it is larger than {MAX_LOCK_BYTES} bytes")
     try:
-        document = tomllib.loads(untrusted_data.decode())
+        text = untrusted_data.decode()
+        _check_cost(text, source)
+        document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise malformed(source, "it is not UTF-8") from error
     except RecursionError as error:
@@ -75,13 +81,22 @@ def parse_lock(untrusted_data: bytes, source: str) -> Lock:
     return _lock(_Table(document, "", source))
 
 
+def _check_cost(untrusted_text: str, source: str) -> None:
+    """Refuse long dotted keys, and the strings of many lines that could hide one from the count."""
+    if '"""' in untrusted_text or "'''" in untrusted_text:
+        raise malformed(source, "it has a string of several lines")
+    for number, line in enumerate(untrusted_text.split("\n"), 1):
+        if line.count(".") > _MAX_DOTS and _STRING.sub("", line).count(".") > _MAX_DOTS:
+            raise malformed(source, "a key has too many parts", number)
+
+
 def malformed(
     source: str, problem: str, line: int | None = None, column: int | None = None
 ) -> InputError:
     """Return the error for a lock that cannot be read as one."""
     return InputError(
         f"the lock {source} is not valid: {problem}",
-        hint="take back the change, or make the lock anew with local-imager lock",
+        hint="take back the change, or delete the file and make it anew with local-imager lock",
         code="lock-malformed",
         source=source,
         line=line,
@@ -196,7 +211,7 @@ def _lock(top: _Table) -> Lock:
             recipe.text("factory_url", least=0),
             recipe.number("conversion"),
         ),
-        trusted_roots=trust.texts("trusted_roots"),
+        trusted_roots=_roots(trust),
         policy=trust.texts("policy"),
         schematics=tuple(_schematic(entry) for entry in top.tables("schematic")),
         versions=tuple(_version(entry) for entry in top.tables("version")),
@@ -212,6 +227,14 @@ def _arches(top: _Table) -> tuple[Arch, ...]:
     if not given or len(found) != len(given):
         raise top.fault("arches", f"wants some of {', '.join(ARCHES)}, each once")
     return found
+
+
+def _roots(trust: _Table) -> tuple[str, ...]:
+    roots = trust.texts("trusted_roots")
+    try:
+        return tuple(str(Digest.parse(root)) for root in roots)
+    except InputError as error:
+        raise trust.fault("trusted_roots", f"wants digests: {error.message}") from error
 
 
 def _schematic(entry: _Table) -> LockedSchematic:

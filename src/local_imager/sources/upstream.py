@@ -191,7 +191,7 @@ class Sources:
             places = [self._store_source(), *filter(None, (self._source,))]
             try:
                 return survey_image(places, reference, held, self._policy, self._sink)
-            except VerificationRefused:
+            except (VerificationRefused, SourceError):  # the source's copy may be better
                 if self._source is None:
                     raise
         if self._source is None:
