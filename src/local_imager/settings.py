@@ -295,6 +295,16 @@ def _read_policy(path: Path, trust: list[TrustEntries], faults: list[str]) -> No
     _collect_trust(path, entries, True, trust, faults)
 
 
+def load_policy_file(path: Path) -> TrustEntries:
+    """Return the ``[[trust]]`` entries of one file; raises :class:`SettingsError`."""
+    faults: list[str] = []
+    trust: list[TrustEntries] = []
+    _read_policy(path, trust, faults)
+    if faults or not trust:
+        raise SettingsError("; ".join(faults) or f"{path}: has no [[trust]] entry")
+    return trust[0]
+
+
 def _collect_trust(
     path: Path, entries: object, from_user: bool, trust: list[TrustEntries], faults: list[str]
 ) -> None:

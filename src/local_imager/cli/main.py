@@ -26,6 +26,8 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock:lock", "Pin every source image by digest; build --locked holds to it."),
     "schematic": ("schematic:schematic", "Work with schematics: id, lint, diff, init, …"),
     "sources": ("sources:sources", "Fetch, list and verify source images."),
+    "verify": ("verify:verify", "Verify one image, and show every signature found."),
+    "verify-blob": ("verify:verify_blob", "Verify a file against a Sigstore bundle."),
     "versions": ("sources:versions", "List the Talos versions that can be built."),
     "extensions": ("sources:extensions", "List a version's official extensions."),
     "overlays": ("sources:overlays", "List a version's overlays."),

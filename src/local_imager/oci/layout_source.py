@@ -108,7 +108,9 @@ class LayoutSource:
         if size_bytes is None:
             raise NotFound(f"{self.location} has no manifest {digest}")
         if size_bytes > max_bytes:
-            raise SourceError(f"{digest} has {size_bytes} bytes, too many for a manifest")
+            raise SourceError(
+                f"{digest} has {size_bytes} bytes, too many for a manifest", code="malformed"
+            )
         data = b"".join(self._files.chunks(digest, 0, max_bytes))
         if Digest.of(data) != digest:
             raise IntegrityError(
@@ -178,7 +180,9 @@ class LayoutSource:
     def _scan_blobs(self, subject: Digest) -> Iterator[Descriptor]:
         for number, (digest, size_bytes) in enumerate(self._files.blobs()):
             if number >= _MAX_SCANNED_BLOBS:
-                raise SourceError(f"{self.location} has too many blobs to look for signatures")
+                raise SourceError(
+                    f"{self.location} has too many blobs to look for signatures", code="malformed"
+                )
             if size_bytes > _MAX_SCANNED_BYTES:
                 continue
             try:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from local_imager.errors import VerificationRefused
 from local_imager.oci.model import Digest
 from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.bundle import Bundle, parse_bundle
 from local_imager.sources.candidates import Candidate, Material
+from local_imager.sources.locate import UNNAMED
 from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.signers import judge
 from local_imager.sources.statement import check_statement, predicate_of
-from local_imager.sources.trust import KeylessSigner, KeySigner
+from local_imager.sources.trial import Verdict, verdict_on
+from local_imager.sources.trust import KeylessSigner, KeySigner, TrustPolicy
 
 # The whole file is under the signature, and Ed25519 needs it in memory at once.
 MAX_ARTIFACT_BYTES: Final = 512 * 1024 * 1024
@@ -33,6 +36,36 @@ def verify_blob(
         raise Rejected(Reason.TOO_LARGE, f"the file is larger than {MAX_ARTIFACT_BYTES} bytes")
     bundle = parse_bundle(untrusted_bundle)
     return judge(_candidate(bundle, artifact, predicate_type), signer)
+
+
+def examine_blob(
+    artifact: bytes, untrusted_bundle: bytes, policy: TrustPolicy, *, predicate_type: str = ""
+) -> Verdict:
+    """Ask a policy about a file: accepted by one of its rules, or the one reason why not.
+
+    A file has no image name, so only rules count whose pattern covers every name. A threshold
+    above one is never met: a bundle holds one signature.
+    """
+    try:
+        groups = policy.groups_for(UNNAMED.name)
+    except VerificationRefused as error:
+        return Verdict("unknown", "file", reason=Reason.NO_POLICY, detail=error.message)
+    try:
+        if len(artifact) > MAX_ARTIFACT_BYTES:
+            raise Rejected(Reason.TOO_LARGE, f"the file is larger than {MAX_ARTIFACT_BYTES} bytes")
+        candidate = _candidate(parse_bundle(untrusted_bundle), artifact, predicate_type)
+    except Rejected as error:
+        return Verdict("unknown", "file", reason=error.reason, detail=error.message)
+    verdicts = []
+    for group in groups:
+        verdicts.append(verdict_on(candidate, group))
+        wanted = max(rule.threshold for rule in group)
+        if verdicts[-1].acceptance is None:
+            return verdicts[-1]
+        if wanted > 1:
+            detail = f"1 of {wanted} signers that are wanted"
+            return Verdict(candidate.form, "file", reason=Reason.THRESHOLD, detail=detail)
+    return verdicts[0]
 
 
 def _candidate(bundle: Bundle, artifact: bytes, predicate_type: str) -> Candidate:

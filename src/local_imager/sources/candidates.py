@@ -53,26 +53,12 @@ _TIMESTAMP_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One signature that was looked at: where, its form, and (unless accepted) the reason."""
+    """One signature that could not be read: where, its form, and the reason."""
 
     form: Form
     where: str
-    reason: Reason | None
+    reason: Reason
     detail: str = ""
-
-    def __str__(self) -> str:
-        verdict = f"{self.reason.code}: {self.detail}" if self.reason else "accepted"
-        return f"{self.form} ({self.where}): {verdict}"
-
-    def as_dict(self) -> Mapping[str, str]:
-        """Return the JSON object for reports."""
-        reason = self.reason.code if self.reason else "accepted"
-        return {
-            "form": self.form,
-            "where": self.where,
-            "reason": reason,
-            "detail": self.detail,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from local_imager.events import printable
-from local_imager.sources.acceptance import Acceptance
+from local_imager.sources.acceptance import Acceptance, earliest
 from local_imager.sources.candidates import Candidate
 from local_imager.sources.certificate import (
     check_issued,
@@ -79,7 +79,7 @@ def judge_keyless(candidate: Candidate, signer: KeylessSigner) -> Acceptance:
         tuple(checked),
         logged[0] if logged else None,
         root.digest,
-        min(times),
+        *earliest(stamped, logged),
     )
 
 

@@ -51,6 +51,9 @@ class Reason(Enum):
     ISSUER_MISMATCH = "issuer-mismatch", "the identity was vouched for by another issuer"
     KEYLESS_UNSUPPORTED = "keyless-unsupported", "a library for keyless checks is not installed"
     TRUSTED_ROOT = "trusted-root", "the trusted root is missing or cannot be used"
+    THRESHOLD = "threshold", "fewer distinct signers than the policy wants"
+    ROLLBACK = "rollback", "older than what was accepted before under the same name"
+    UNVERIFIED = "unverified", "accepted by the policy without any verification"
 
     def __init__(self, code: str, meaning: str) -> None:
         self.code = code

@@ -5,7 +5,7 @@ Every function returns an :class:`Acceptance` or raises :class:`Rejected` with t
 
 from __future__ import annotations
 
-from local_imager.sources.acceptance import Acceptance
+from local_imager.sources.acceptance import Acceptance, earliest
 from local_imager.sources.candidates import Candidate
 from local_imager.sources.keyless import judge_keyless
 from local_imager.sources.logbody import Signed, check_body
@@ -59,5 +59,5 @@ def _judge_key(candidate: Candidate, signer: KeySigner) -> Acceptance:
         (*checked, "log entry"),
         shown[0],
         root.digest,
-        shown[0].integrated_time,
+        *earliest(stamped, shown),
     )

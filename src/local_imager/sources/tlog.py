@@ -74,18 +74,29 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogEvidence:
-    """What a verified entry proves: which log, which index, and when (None: it has no clock)."""
+    """What a verified entry proves: which log, which index, and when (None: it has no clock).
+
+    ``log_index`` is a number that the log vouches for: the promise covers the one over all shards,
+    without a promise it is the one that the inclusion proof leads to.
+    """
 
     host: str
     log_index: int
     integrated_time: datetime | None
     proofs: tuple[str, ...]
+    log_id: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """Name of the log that two logs of one host do not share."""
+        return f"{self.host or 'log'}#{self.log_id.hex()[:16]}"
 
     def as_dict(self) -> Mapping[str, object]:
         """Return the JSON object for the evidence document."""
         time = self.integrated_time.isoformat() if self.integrated_time else None
         return {
             "log": self.host,
+            "log_id": self.log_id.hex(),
             "index": self.log_index,
             "integrated_time": time,
             "proofs": list(self.proofs),
@@ -196,7 +207,9 @@ def verify_entry(
     # Without the promise nobody vouches for the time that stands beside the entry.
     has_clock = bool(entry.promise and entry.integrated_time_s)
     time = _moment(entry.integrated_time_s) if has_clock else None
-    return LogEvidence(log.host, entry.log_index, time, tuple(proofs))
+    # The index beside an entry without promise is nobody's word; the proof's index is proven.
+    index = entry.proof.log_index if entry.proof and not entry.promise else entry.log_index
+    return LogEvidence(log.host, index, time, tuple(proofs), entry.log_id)
 
 
 def _find_log(entry: LogEntry, root: TrustedRoot) -> Log:

@@ -1,9 +1,10 @@
 """Trust policy: whose signature is wanted on which image.
 
 A policy is made of rules, each a name pattern and a signer. For an image the rules of the most
-specific matching pattern count, and one of them has to accept; when nothing matches, the image is
-refused. Tightening layers (project file, environment) are further policies that must accept *as
-well*, so by construction they can only narrow what the base policy allows.
+specific matching pattern count, and as many distinct signers as they want have to be accepted;
+when nothing matches, the image is refused. Tightening layers (project file, environment) are
+further policies that must accept *as well*, so by construction they can only narrow what the base
+policy allows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from local_imager.errors import VerificationRefused
 from local_imager.sources.keys import PublicKey
@@ -30,12 +31,13 @@ class Origin(Enum):
 
     DEFAULT = "default"
     USER_FILE = "user-file"
+    FLAGS = "flags"
     PROJECT_FILE = "project-file"
 
     @property
     def may_loosen(self) -> bool:
         """Only what the user wrote or named themselves (``--policy``) may; a checkout may not."""
-        return self is Origin.USER_FILE
+        return self in (Origin.USER_FILE, Origin.FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,24 @@ class AcceptUnverified:
 
 
 Signer = KeySigner | KeylessSigner | AcceptUnverified
+Rollback = Literal["warn", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
 class TrustRule:
-    """One pattern and the signer it asks for; ``source`` is the file that says so."""
+    """One pattern and the signer it asks for; ``source`` is the file that says so.
+
+    ``threshold``: so many distinct signers of the rules with this pattern must have signed (the
+    largest number among them counts). ``rollback`` says what an older log entry than the one
+    accepted before does.
+    """
 
     pattern: NamePattern
     signer: Signer
     origin: Origin
     source: str = ""
+    threshold: int = 1
+    rollback: Rollback = "warn"
 
     @property
     def name(self) -> str:
@@ -116,7 +126,7 @@ class TrustPolicy:
     warnings: tuple[str, ...] = field(default=())
 
     def groups_for(self, name: str) -> tuple[tuple[TrustRule, ...], ...]:
-        """Return the groups of rules for ``registry/repository``: one of each has to accept.
+        """Return the groups of rules for ``registry/repository``: each has to be satisfied.
 
         The first group is the base policy's; raises :class:`VerificationRefused` (no-policy)
         when no base rule matches.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, Final
 from local_imager.errors import SettingsError
 from local_imager.events import printable
 from local_imager.settings import TrustEntries
-from local_imager.sources.expressions import EngineMissing, compiled
+from local_imager.sources.expressions import EngineMissing, compiled, is_open
 from local_imager.sources.keys import MAX_KEY_FILE_BYTES, load_pem_key
 from local_imager.sources.patterns import NamePattern
 from local_imager.sources.trust import (
@@ -37,8 +36,10 @@ _TEXT_KEYS: Final = frozenset(
         "identity",
         "identity_regexp",
         "trusted_root",
+        "rollback",
     }
 )
+_COUNTS: Final = frozenset({"threshold"})
 _SWITCHES: Final = frozenset(
     {"accept_unverified", "require_tlog", "require_sct", "require_signed_timestamp"}
 )
@@ -52,7 +53,11 @@ _KEYLESS_KEYS: Final = frozenset(
         "require_signed_timestamp",
     }
 )
+_KNOWN: Final = _TEXT_KEYS | _SWITCHES | _COUNTS
 _KEY_KEYS: Final = frozenset({"key", "hash_algorithm"})
+
+# No image has more signers than this; a larger number is a slip of the hand.
+MAX_THRESHOLD: Final = 16
 
 Entry = Mapping[str, Any]
 
@@ -91,8 +96,10 @@ def policy_from_entries(
         checked = _checked(entry, where)
         pattern = NamePattern.parse(checked.get("pattern", ""), where)
         signer = _signer(checked, base_dir or Path(), origin, where)
-        rules.append(TrustRule(pattern, signer, origin, source))
+        threshold, rollback = checked.get("threshold", 1), checked.get("rollback", "warn")
+        rules.append(TrustRule(pattern, signer, origin, source, threshold, rollback))
         warnings += _warnings(signer, where)
+    warnings += _out_of_reach(rules, source or origin.value)
     return TrustPolicy(tuple(rules), warnings=tuple(warnings))
 
 
@@ -100,17 +107,16 @@ def _checked(entry: object, where: str) -> Entry:
     if not isinstance(entry, Mapping):
         raise SettingsError("a trust entry is not a table", source=where)
     for key, value in entry.items():
-        if key not in _TEXT_KEYS | _SWITCHES:
-            near = get_close_matches(str(key), _TEXT_KEYS | _SWITCHES, 1)
+        if key not in _KNOWN:
+            near = get_close_matches(str(key), _KNOWN, 1)
             raise SettingsError(
                 f"unknown key {printable(str(key), limit=60)!r} in a trust entry",
                 hint=f"did you mean {near[0]}?" if near else "see the documentation of trust",
                 source=where,
             )
-        wanted = bool if key in _SWITCHES else str
-        if not isinstance(value, wanted) or value == "":
-            kind = "true or false" if wanted is bool else "a text that is not empty"
-            raise SettingsError(f"{key} must be {kind}", source=where)
+        problem = _value_problem(key, value)
+        if problem:
+            raise SettingsError(f"{key} must be {problem}", source=where)
     if "pattern" not in entry:
         raise SettingsError(
             "a trust entry needs a pattern",
@@ -118,6 +124,19 @@ def _checked(entry: object, where: str) -> Entry:
             source=where,
         )
     return entry
+
+
+def _value_problem(key: str, value: object) -> str:
+    """Say what a key's value must be when it is not; empty when it is."""
+    if key in _SWITCHES:
+        return "" if isinstance(value, bool) else "true or false"
+    if key in _COUNTS:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits = fits and value in range(1, MAX_THRESHOLD + 1)
+        return "" if fits else f"a number from 1 to {MAX_THRESHOLD}"
+    if key == "rollback":
+        return "" if value in ("warn", "refuse") else 'either "warn" or "refuse"'
+    return "" if isinstance(value, str) and value else "a text that is not empty"
 
 
 def _signer(entry: Entry, base_dir: Path, origin: Origin, where: str) -> Signer:
@@ -209,9 +228,33 @@ def _warnings(signer: Signer, where: str) -> list[str]:
         return []
     found = []
     for expression in (signer.issuer_regexp, signer.identity_regexp):
-        if expression and not re.search(r"\^|\$|\\A|\\z", re.sub(r"\\[$^]", "", expression)):
+        if expression and is_open(expression):
             found.append(
                 f"{where}: {expression[:80]!r} is open at both ends: it also accepts every name "
                 "that merely contains it; anchor it with ^ and $"
             )
     return found
+
+
+def _out_of_reach(rules: Sequence[TrustRule], where: str) -> list[str]:
+    """Warn of a threshold that the rules of a pattern cannot reach: each names one signer."""
+    found = []
+    for pattern in dict.fromkeys(rule.pattern for rule in rules):
+        group = [rule for rule in rules if rule.pattern == pattern]
+        wanted = max(rule.threshold for rule in group)
+        exact = {_one_signer(rule.signer) for rule in group}
+        if None not in exact and len(exact) < wanted:
+            found.append(
+                f"{where}: {pattern.text} wants {wanted} signers and names {len(exact)}: "
+                "no image can pass"
+            )
+    return found
+
+
+def _one_signer(signer: Signer) -> str | None:
+    """Name the only signer that a rule can accept; None when it may accept several."""
+    if isinstance(signer, KeySigner):
+        return signer.key.key_id
+    if isinstance(signer, KeylessSigner) and signer.identity and signer.issuer:
+        return f"{signer.identity} ({signer.issuer})"
+    return None

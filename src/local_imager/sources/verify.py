@@ -17,7 +17,10 @@ Obligations, in order; each must hold, and a refusal names the one that did not:
    and promise, proof and checkpoint verify (``tlog``, ``logbody``, ``checkpoint``).
 8. For keyless rules: certificate chain, time, SCT, identity and issuer (``keyless`` has its own
    list).
-9. Each tightening layer that covers the name accepts as well.
+9. As many distinct signers as the rules' threshold accept (``trial``), and each tightening layer
+   that covers the name accepts as well.
+10. The log entry is not older than the newest one accepted before for this name and tag
+   (``memory``; a warning, or a refusal where the rules say so).
 
 A verified index covers the manifests that it names by digest. A child's own signature says
 nothing about the index, so it is never looked at when the index was asked for.
@@ -25,21 +28,21 @@ nothing about the index, so it is never looked at when the index was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from local_imager.errors import IntegrityError, VerificationRefused
+from local_imager.errors import IntegrityError, SourceError, StoreError, VerificationRefused
 from local_imager.events import NULL_SINK, EventSink, Message
 from local_imager.oci.model import Descriptor, Digest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
-from local_imager.sources.acceptance import Acceptance
-from local_imager.sources.candidates import Candidate, Finder, Finding
-from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.signers import judge
+from local_imager.sources.candidates import Finder
+from local_imager.sources.memory import LogMemory, Recollection
+from local_imager.sources.reasons import Reason
 from local_imager.sources.statement import PREDICATE_IMAGE_SIGNATURE
-from local_imager.sources.trust import AcceptUnverified, TrustPolicy, TrustRule
+from local_imager.sources.trial import Outcome, Signatures, Verdict, refusal, try_group, verdict_on
+from local_imager.sources.trust import TrustPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,29 @@ class VerifiedImage:
     unverified: bool = False
 
 
-@dataclass(slots=True)
-class _Signatures:
-    """The image's signatures, read once and only as far as needed, for any number of rules."""
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """All that was found out about an image: exactly one of ``image`` and ``refusal`` is set.
 
-    untried: Iterator[Candidate | Finding]
-    seen: list[Candidate | Finding] = field(default_factory=list)
+    ``outcomes`` are those of the policy's groups (the base first); empty when no rule covers the
+    name, and then ``unasked`` lists the signatures that nobody asked for.
+    """
 
-    def __iter__(self) -> Iterator[Candidate | Finding]:
-        yield from self.seen
-        for item in self.untried:
-            self.seen.append(item)
-            yield item
+    image: VerifiedImage | None
+    refusal: VerificationRefused | None
+    outcomes: tuple[Outcome, ...] = ()
+    unasked: tuple[Verdict, ...] = ()
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """One answer per signature: that of a group that accepted it, else the base policy's."""
+        if not self.outcomes:
+            return self.unasked
+        columns = zip(*(outcome.verdicts for outcome in self.outcomes), strict=False)
+        return tuple(
+            next((one for one in answers if one.acceptance is not None), answers[0])
+            for answers in columns
+        )
 
 
 def verify_image(
@@ -81,116 +95,158 @@ def verify_image(
     *,
     sink: EventSink = NULL_SINK,
     predicate_type: str = PREDICATE_IMAGE_SIGNATURE,
+    memory: LogMemory | None = None,
 ) -> VerifiedImage:
     """Check that the image may be used, and say by whom it is signed.
 
     ``reference`` carries the image's own name, which the policy is about; ``descriptor`` is what
-    its tag was resolved to. Raises :class:`VerificationRefused` with what was found and tried,
+    its tag was resolved to; ``memory`` remembers what was accepted before. Raises
+    :class:`VerificationRefused` with what was found and tried,
     :class:`IntegrityError` when the image's own bytes are not what the digest says, and whatever
     the source raises when it cannot be read at all.
     """
     groups = policy.groups_for(reference.name)
     _read_subject(source, reference, descriptor)
-    finder = Finder(source, reference, descriptor.digest, predicate_type)
-    signatures = _Signatures(finder.found())
-    accepted = [_accept(group, signatures, reference, descriptor) for group in groups]
-    rule, acceptance = accepted[0]
-    unverified = acceptance is None
-    if unverified:
+    signatures = Signatures(Finder(source, reference, descriptor.digest, predicate_type).found())
+    outcomes = []
+    for group in groups:
+        outcomes.append(try_group(group, signatures, exhaustive=False))
+        if not outcomes[-1].satisfied:
+            raise refusal(outcomes[-1], reference, descriptor.digest)
+    return _accepted(reference, descriptor.digest, outcomes, sink, memory)
+
+
+def examine_image(
+    source: ImageSource,
+    reference: Reference,
+    descriptor: Descriptor,
+    policy: TrustPolicy,
+    *,
+    sink: EventSink = NULL_SINK,
+    predicate_type: str = PREDICATE_IMAGE_SIGNATURE,
+    memory: LogMemory | None = None,
+) -> Examination:
+    """Give the answer of :func:`verify_image` together with that on every single signature.
+
+    A refusal is part of the answer; raises as :func:`verify_image` does for all else.
+    """
+    _read_subject(source, reference, descriptor)
+    signatures = Signatures(Finder(source, reference, descriptor.digest, predicate_type).found())
+    try:
+        groups = policy.groups_for(reference.name)
+    except VerificationRefused as error:
+        return Examination(None, error, unasked=tuple(verdict_on(one, ()) for one in signatures))
+    outcomes = tuple(try_group(group, signatures, exhaustive=True) for group in groups)
+    for outcome in outcomes:
+        if not outcome.satisfied:
+            return Examination(None, refusal(outcome, reference, descriptor.digest), outcomes)
+    try:
+        image = _accepted(reference, descriptor.digest, outcomes, sink, memory)
+    except VerificationRefused as error:
+        return Examination(None, error, outcomes)
+    return Examination(image, None, outcomes)
+
+
+def _accepted(
+    reference: Reference,
+    digest: Digest,
+    outcomes: Sequence[Outcome],
+    sink: EventSink,
+    memory: LogMemory | None,
+) -> VerifiedImage:
+    """Make the verified image; every group is satisfied, and the memory has the last word."""
+    recollection = _recollect(reference, digest, outcomes, sink, memory)
+    base = outcomes[0]
+    evidence = _evidence(reference, digest, outcomes, recollection)
+    if base.waived is not None:
         sink.emit(
             Message(
-                f"WARNING: {reference} is used WITHOUT VERIFICATION, as {rule.name} in "
-                f"{rule.source or 'the settings'} says",
+                f"WARNING: {reference} is used WITHOUT VERIFICATION, as {base.waived.name} in "
+                f"{base.waived.source or 'the settings'} says",
                 level="warning",
             )
         )
-    return VerifiedImage(
-        reference,
-        descriptor.digest,
-        rule.name,
-        acceptance.signer if acceptance else "nobody (accepted without verification)",
-        _evidence(reference, descriptor.digest, accepted),
-        unverified,
-    )
+        signer = "nobody (accepted without verification)"
+        return VerifiedImage(reference, digest, base.waived.name, signer, evidence, True)
+    names = list(dict.fromkeys(rule.name for rule, _ in base.accepted[: base.threshold]))
+    signers = [acceptance.signer for _, acceptance in base.accepted[: base.threshold]]
+    return VerifiedImage(reference, digest, ", ".join(names), ", ".join(signers), evidence)
+
+
+def _recollect(
+    reference: Reference,
+    digest: Digest,
+    outcomes: Sequence[Outcome],
+    sink: EventSink,
+    memory: LogMemory | None,
+) -> Recollection:
+    """Compare with what was accepted before, and remember this; refuses where a rule says so."""
+    if memory is None:
+        return Recollection("not-consulted")
+    accepted = [acceptance for one in outcomes for _, acceptance in one.accepted]
+    found = memory.compare(reference, digest, accepted)
+    if found.state == "older":
+        sentence = found.sentence(reference)
+        if any(rule.rollback == "refuse" for one in outcomes for rule in one.group):
+            raise VerificationRefused(
+                sentence,
+                hint="ask its publisher; if it was meant, pin the digest or say rollback = "
+                '"warn" in the trust entry',
+                code=Reason.ROLLBACK.code,
+                image=str(reference),
+            )
+        sink.emit(Message(f"WARNING: {sentence}", level="warning"))
+    try:
+        memory.remember(reference, digest, accepted)
+    except StoreError as error:
+        # A store that is only read still verifies; the next run just cannot compare with this one.
+        sink.emit(Message(f"the rollback memory was not written: {error.message}", "warning"))
+    return found
 
 
 def _read_subject(source: ImageSource, reference: Reference, descriptor: Descriptor) -> None:
-    raw = source.manifest(reference, descriptor.digest)
-    if Digest.of(raw.untrusted_data) != descriptor.digest:
-        raise IntegrityError(
-            f"the manifest of {reference} does not match its digest {descriptor.digest}",
-            hint=f"the copy in {source.location} is damaged or was changed: fetch it again",
-        )
-    parse_manifest(raw.untrusted_data, raw.media_type, str(reference))
-
-
-Judgement = tuple[TrustRule, Acceptance | None]
-
-
-def _accept(
-    group: tuple[TrustRule, ...],
-    signatures: _Signatures,
-    reference: Reference,
-    descriptor: Descriptor,
-) -> Judgement:
-    """Return the first rule that accepts; None as acceptance means "without verification"."""
-    findings: list[Finding] = []
-    for rule in group:
-        signer = rule.signer
-        if isinstance(signer, AcceptUnverified):
-            continue
-        for item in signatures:
-            if isinstance(item, Finding):
-                findings.append(item)
-                continue
-            try:
-                return rule, judge(item, signer)
-            except Rejected as error:
-                findings.append(Finding(item.form, item.where, error.reason, error.message))
-    for rule in group:
-        if isinstance(rule.signer, AcceptUnverified):
-            return rule, None
-    raise _refusal(group, findings, reference, descriptor)
-
-
-def _refusal(
-    group: tuple[TrustRule, ...],
-    findings: list[Finding],
-    reference: Reference,
-    descriptor: Descriptor,
-) -> VerificationRefused:
-    wanted = " or ".join(f"{rule.name} wants {rule.signer.describe()}" for rule in group)
-    tried = tuple(dict.fromkeys(str(finding) for finding in findings))
-    if findings:
-        # Enum order is the order of the checks: name the fault of the signature that got furthest.
-        order = list(Reason)
-        reason = max((f.reason for f in findings if f.reason), key=order.index)
-        detail = next(f.detail for f in findings if f.reason is reason)
-        story = f"{len(tried)} looked at; {detail}"
-    else:
-        reason, story = Reason.NO_SIGNATURE, "it carries no signature at all"
-    hint = "check the image's origin; if it is right, the policy has to name its signer"
-    return VerificationRefused(
-        f"{reference} ({descriptor.digest}) is refused: {story}. Policy: {wanted}",
-        hint=hint,
-        code=reason.code,
-        image=str(reference),
-        tried=tried,
+    try:
+        raw = source.manifest(reference, descriptor.digest)
+        if Digest.of(raw.untrusted_data) == descriptor.digest:
+            parse_manifest(raw.untrusted_data, raw.media_type, str(reference))
+            return
+    except SourceError as error:
+        if error.code != "malformed":
+            raise
+        raise VerificationRefused(
+            f"{reference} is refused: {error.message}",
+            hint=error.hint or "the image is broken, whoever signed it",
+            code=Reason.MALFORMED.code,
+            image=str(reference),
+        ) from error
+    raise IntegrityError(
+        f"the manifest of {reference} does not match its digest {descriptor.digest}",
+        hint=f"the copy in {source.location} is damaged or was changed: fetch it again",
     )
 
 
 def _evidence(
-    reference: Reference, digest: Digest, accepted: list[Judgement]
+    reference: Reference,
+    digest: Digest,
+    outcomes: Sequence[Outcome],
+    recollection: Recollection,
 ) -> Mapping[str, object]:
-    rules = []
-    for rule, acceptance in accepted:
-        shown = acceptance.as_dict() if acceptance else {"unverified": True}
-        rules.append({"rule": rule.name, "wants": rule.signer.describe(), **shown})
+    rules: list[Mapping[str, object]] = []
+    for outcome in outcomes:
+        if outcome.waived is not None:
+            wants = outcome.waived.signer.describe()
+            rules.append({"rule": outcome.waived.name, "wants": wants, "unverified": True})
+            continue
+        for rule, acceptance in outcome.accepted:
+            wants = rule.signer.describe()
+            rules.append({"rule": rule.name, "wants": wants, **acceptance.as_dict()})
     return MappingProxyType(
         {
             "image": str(reference),
             "digest": str(digest),
             "accepted_by": rules,
+            "thresholds": [outcome.threshold for outcome in outcomes],
+            "rollback": recollection.as_dict(),
             "verified_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
