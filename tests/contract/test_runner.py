@@ -141,6 +141,7 @@ HOSTILE = {
     "other name": "echo x > /out/files/made; echo x > /out/files/other",
     "hidden name": "echo x > /out/files/made; echo x > /out/files/.profile",
     "below": "mkdir /out/files/deep; echo x > /out/files/deep/made",
+    "empty": "touch /out/files/made",
     "too large": "truncate -s 3M /out/files/made",
 }
 

@@ -23,6 +23,8 @@ T = TypeVar("T")
 CHUNK_BYTES: Final = 1024 * 1024
 # Holes are restored in units of this size; file systems allocate at least 4 KiB.
 DIG_BYTES: Final = 64 * 1024
+# What was read is freed in stretches of this size.
+_FREE_BYTES: Final = 64 * CHUNK_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,22 @@ def dig_holes(path: Path) -> None:
         for start, end in _zero_runs(path):
             if not _punch(target.fileno(), start, end - start):
                 return
+
+
+def file_chunks_once(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
+    """Yield the pieces as :func:`file_chunks` does, freeing what was read: the file is used up.
+
+    A raw disk is gigabytes of zeros in the page cache; giving them back beside the compression
+    takes no time of its own, deleting the file afterwards would.
+    """
+    freed = offset = 0
+    with path.open("r+b") as target, ThreadPoolExecutor(1, thread_name_prefix="freeing") as pool:
+        for chunk in file_chunks(path, chunk_bytes):
+            yield chunk
+            offset += chunk.length
+            if offset - freed >= _FREE_BYTES:
+                pool.submit(_punch, target.fileno(), freed, offset - freed)
+                freed = offset
 
 
 def _zero_runs(path: Path) -> Iterator[tuple[int, int]]:

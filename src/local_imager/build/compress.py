@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from local_imager.build.chunks import CHUNK_BYTES, Chunk, file_chunks, in_order
+from local_imager.build.chunks import CHUNK_BYTES, Chunk, file_chunks, file_chunks_once, in_order
 from local_imager.errors import Interrupted
 
 XZ_PRESET: Final = 0
@@ -44,21 +44,28 @@ class _Piece:
 
 
 def compress_file(
-    source: Path, target: Path, out_format: str, workers: int, cancel: threading.Event
+    source: Path,
+    target: Path,
+    out_format: str,
+    workers: int,
+    cancel: threading.Event,
+    *,
+    use_up: bool = False,
 ) -> None:
     """Write ``source`` compressed to the new file ``target``; ``.xz``, ``.gz`` or ``.zst``.
 
-    Raises :class:`Interrupted` when ``cancel`` is set, ``OSError`` when the disk is full.
+    ``use_up`` gives the source's room back while it is read. Raises :class:`Interrupted` when
+    ``cancel`` is set, ``OSError`` when the disk is full.
     """
+    size_bytes = source.stat().st_size
+    read = file_chunks_once if use_up else file_chunks
     with target.open("xb") as stream:
         if out_format == ".xz":
-            write_xz(file_chunks(source, XZ_BLOCK_BYTES), stream, workers, cancel)
+            write_xz(read(source, XZ_BLOCK_BYTES), stream, workers, cancel)
         elif out_format == ".gz":
-            write_gzip(file_chunks(source, CHUNK_BYTES), stream, workers, cancel)
+            write_gzip(read(source, CHUNK_BYTES), stream, workers, cancel)
         elif out_format == ".zst":
-            size_bytes = source.stat().st_size
-            chunks = file_chunks(source, CHUNK_BYTES)
-            write_zstd(chunks, size_bytes, stream, workers, cancel)
+            write_zstd(read(source, CHUNK_BYTES), size_bytes, stream, workers, cancel)
         else:
             raise ValueError(f"unknown compression {out_format!r}")
 

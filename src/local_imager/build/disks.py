@@ -65,6 +65,7 @@ class _RawDisk:
     request: ImagerRequest
     folder: Path
     stop: LinkedEvent
+    shared: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
     converted: dict[tuple[str, str], Future[tuple[Path, dict[str, Any]]]] = field(
         default_factory=dict
@@ -105,7 +106,7 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
             # The imager writes all its zeros. With one compressed asset they are read once anyway.
             dig_holes(folder / "raw" / raw_name)
     raw_entry = run_entry(request, result.exit_code, result.duration_s)
-    disk = _RawDisk(bench, request, folder, LinkedEvent(bench.cancel))
+    disk = _RawDisk(bench, request, folder, LinkedEvent(bench.cancel), shared=len(group) > 1)
     pool = ThreadPoolExecutor(len(group), thread_name_prefix="formats")
     try:
         futures = {pool.submit(_make_asset, disk, job): job for job in group}
@@ -183,7 +184,8 @@ def _finish(disk: _RawDisk, source: Path, target: Path, out_format: str) -> None
     elif out_format == ".tar.gz":
         write_disk_tar_gz(source, target, options.epoch, options.jobs, disk.stop)
     else:
-        compress_file(source, target, out_format, options.jobs, disk.stop)
+        use_up = source == disk.path and not disk.shared
+        compress_file(source, target, out_format, options.jobs, disk.stop, use_up=use_up)
 
 
 def _converted(

@@ -91,10 +91,9 @@ def take_files(
                     "which is not a regular file that was asked for; nothing is kept",
                     code="output-unexpected",
                 )
-            if info.size > max_file_bytes:
-                raise BuildError(
-                    f"{name} is larger than {max_file_bytes} bytes", code="output-unexpected"
-                )
+            if not 0 < info.size <= max_file_bytes:
+                fault = f"larger than {max_file_bytes} bytes" if info.size else "empty"
+                raise BuildError(f"{name} is {fault}", code="output-unexpected")
             left.discard(name)
             _take_member(archive, info, dest / name)
     if left:

@@ -8,7 +8,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local_imager.build.chunks import CHUNK_BYTES, DIG_BYTES, dig_holes
+from local_imager.build.chunks import (
+    CHUNK_BYTES,
+    DIG_BYTES,
+    dig_holes,
+    file_chunks_once,
+)
 
 LENGTHS = st.sampled_from([1, 4096, DIG_BYTES - 1, DIG_BYTES, DIG_BYTES + 1, CHUNK_BYTES + 7])
 PIECES = st.lists(st.tuples(st.sampled_from([b"\0", b"x"]), LENGTHS), max_size=6)
@@ -30,3 +35,13 @@ def test_long_zeros_take_no_room(tmp_path: Path) -> None:
     dig_holes(path)
     assert path.stat().st_size == (13 << 20) + 8
     assert path.stat().st_blocks * 512 <= 4 * DIG_BYTES
+
+
+def test_reading_once_gives_every_byte_and_the_room_back(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    data = b"begin" + bytes(70 * CHUNK_BYTES) + b"middle" * CHUNK_BYTES + b"end"
+    path.write_bytes(data)
+    parts = [c.data or bytes(c.length) for c in file_chunks_once(path, CHUNK_BYTES)]
+    assert b"".join(parts) == data
+    assert path.stat().st_size == len(data)
+    assert path.stat().st_blocks * 512 < 20 * CHUNK_BYTES

@@ -119,6 +119,7 @@ HOSTILE = {
     "twice": (member("metal-amd64.iso"), member("metal-amd64.iso")),
     "folder below": (FOLDER, member("files/deep/", b"", tarfile.DIRTYPE)),
     "too large": (member("metal-amd64.iso", bytes(11)),),
+    "empty": (member("metal-amd64.iso", b""),),
 }
 
 
