@@ -1,0 +1,14 @@
+"""Every harness by its name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.fuzz import archives, certificates, documents, signatures, texts
+from tests.fuzz.driver import Harness
+
+HARNESSES: Final[dict[str, Harness]] = {
+    harness.name: harness
+    for module in (documents, signatures, certificates, archives, texts)
+    for harness in module.HARNESSES
+}

@@ -1,0 +1,172 @@
+"""Writes the corpus anew from the signature fixtures: ``python -m tests.fuzz.seeds``.
+
+Files whose names begin with ``found-`` came from the fuzzer and are kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import zstandard
+
+from tests.fuzz.driver import CORPUS
+from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
+
+Seed = tuple[str, str, bytes]
+_MAX_SEED_BYTES: Final = 16 * 1024
+_SCHEMATICS: Final = Path(__file__).parents[2] / "schematics"
+
+
+def signatures() -> Iterator[Seed]:
+    """Bundles and what is inside them."""
+    for name, genuine in zip((*KEYLESS, *KEYED), GENUINE, strict=True):
+        document = json.loads(genuine.data)
+        entry = genuine.bundle.log_entries[0]
+        yield "bundle", name, genuine.data
+        yield "statement", name, genuine.envelope.untrusted_payload
+        yield "statement", f"envelope-{name}", json.dumps(document["dsseEnvelope"]).encode()
+        yield "logbody", name, entry.untrusted_body
+        if entry.proof is not None:
+            yield "checkpoint", name, entry.proof.checkpoint.encode()
+        for stamp in genuine.bundle.timestamps:
+            yield "timestamp", name, stamp
+        if genuine.bundle.certificate:
+            yield "certificate", name, genuine.bundle.certificate
+
+
+def layouts() -> Iterator[Seed]:
+    """Indexes, manifests, lists of referrers and annotations of the fixtures' layouts."""
+    for name in (*KEYLESS[:1], *KEYED, *LEGACY):
+        index = (SIGFIX / "layouts" / name / "index.json").read_bytes()
+        yield "index", name, index
+        for digest, data in blobs_of(name).items():
+            if b'"manifests"' not in data and b'"layers"' not in data:
+                if b'"critical"' in data:
+                    yield "payload", name, data
+                continue
+            document = json.loads(data)
+            letter = b"i" if "manifests" in document else b"m"
+            yield "manifest", f"{name}-{digest.short}", letter + data
+            yield "referrers", f"{name}-{digest.short}", data
+            for layer in document.get("layers", []):
+                yield from annotated(name, layer.get("annotations", {}))
+    yield "manifest", "marker", b'o{"imageLayoutVersion":"1.0.0"}'
+
+
+def annotated(name: str, values: dict[str, Any]) -> Iterator[Seed]:
+    """What the older form keeps in annotations."""
+    if "dev.sigstore.cosign/bundle" in values:
+        yield "logentry", name, values["dev.sigstore.cosign/bundle"].encode()
+    if "dev.sigstore.cosign/certificate" in values:
+        yield "certificate", f"pem-{name}", values["dev.sigstore.cosign/certificate"].encode()
+
+
+def roots_and_keys() -> Iterator[Seed]:
+    """The private instance's trusted root, what it lists, and the keys."""
+    data = ROOT_PATH.read_bytes()
+    yield "root", "private", data
+    document = json.loads(data)
+    for number, log in enumerate((*document["tlogs"], *document["ctlogs"])):
+        yield "key", f"log-{number}", base64.b64decode(log["publicKey"]["rawBytes"])
+    for holder in ("certificateAuthorities", "timestampAuthorities"):
+        chain = document[holder][0]["certChain"]["certificates"]
+        for number, one in enumerate(chain):
+            yield "certificate", f"{holder}-{number}", base64.b64decode(one["rawBytes"])
+    for name in ("p256", "rsa2048", "ed25519", "rsa2048.pkcs1"):
+        yield "certificate", f"key-{name}", (SIGFIX / "keys" / f"{name}.pub").read_bytes()
+
+
+def _tar(form: int, *members: tuple[str, bytes, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, kind, content in members:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            if kind == tarfile.REGTYPE:
+                info.size = len(content)
+            else:
+                info.linkname = content.decode()
+            archive.addfile(info, io.BytesIO(content))
+    # One end block is enough, and the padding to ten kilobytes is nothing to learn from.
+    return buffer.getvalue().rstrip(b"\0") + bytes(-len(buffer.getvalue().rstrip(b"\0")) % 512)
+
+
+def archives() -> Iterator[Seed]:
+    """Layers and layouts in each format of tar."""
+    layer = (
+        ("a/", tarfile.DIRTYPE, b""),
+        ("a/b", tarfile.REGTYPE, b"content\n"),
+        ("link", tarfile.SYMTYPE, b"a/b"),
+        ("usr/lib/x", tarfile.LNKTYPE, b"a/b"),
+        ("long/" + "name/" * 40, tarfile.REGTYPE, b"x" * 600),
+        ("dev", tarfile.CHRTYPE, b""),
+    )
+    over = (("a/.wh.b", tarfile.REGTYPE, b""), ("usr/.wh..wh..opq", tarfile.REGTYPE, b""))
+    for name, form in (
+        ("ustar", tarfile.USTAR_FORMAT),
+        ("gnu", tarfile.GNU_FORMAT),
+        ("pax", tarfile.PAX_FORMAT),
+    ):
+        plain = _tar(form, *(layer if form != tarfile.USTAR_FORMAT else layer[:4]))
+        yield "layertar", name, plain
+        yield "layerfiles", name, plain + b"<next layer>" + _tar(form, *over)
+        yield "layerpacked", f"gzip-{name}", gzip.compress(plain, mtime=0)
+        yield "layerpacked", f"zstd-{name}", zstandard.ZstdCompressor().compress(plain)
+        yield "layouttar", name, _layout_tar(form)
+
+
+def _layout_tar(form: int) -> bytes:
+    folder = SIGFIX / "layouts" / "key-p256-legacy"
+    members = [("oci-layout", tarfile.REGTYPE, b'{"imageLayoutVersion":"1.0.0"}')]
+    members.append(("index.json", tarfile.REGTYPE, (folder / "index.json").read_bytes()))
+    for digest, data in blobs_of("key-p256-legacy").items():
+        members.append((f"blobs/sha256/{digest.hex}", tarfile.REGTYPE, data))
+    members.append(("long/" + "a" * 90 + "/b", tarfile.REGTYPE, b""))
+    return _tar(form, *members)
+
+
+def texts() -> Iterator[Seed]:
+    """Catalogues and profiles of the shape that the official images have, and schematics."""
+    digest = "sha256:" + "ab" * 32
+    lines = [f"ghcr.io/siderolabs/{name}:20250101.0@{digest}" for name in ("gvisor", "i915")]
+    yield "catalogue", "image-digests", "\n".join(lines).encode()
+    described = "".join(f"{line}:\n  author: A\n  description: |\n    Text.\n" for line in lines)
+    yield "catalogue", "descriptions", described.encode()
+    overlay = f"overlays:\n- name: rpi\n  image: siderolabs/sbc:v1\n  digest: {digest}\n"
+    yield "catalogue", "overlays", overlay.encode()
+    profile = (
+        "arch: arm64\nplatform: metal\ncustomization:\n  extraKernelArgs:\n  - console=ttyS0\n"
+        "output:\n  kind: image\n  imageOptions:\n    bootloader: grub\n    diskSectorSize: 4096\n"
+        '    diskFormat: "raw"\n  isoOptions: {bootloader: sd-boot, sdBootEnrollKeys: off}\n'
+    )
+    yield "overlay", "profile", profile.encode()
+    for path in sorted(_SCHEMATICS.glob("*.yaml")):
+        yield "schematic", path.stem, path.read_bytes()
+
+
+def main() -> None:
+    """Replace every seed that is not a finding."""
+    for old in CORPUS.rglob("*"):
+        if old.is_file() and not old.name.startswith("found-") and old.suffix != ".md":
+            old.unlink()
+    total = 0
+    for source in (signatures, layouts, roots_and_keys, archives, texts):
+        for harness, name, data in source():
+            assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
+            folder = CORPUS / harness
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(data)
+            total += len(data)
+    sys.stdout.write(f"{total} bytes\n")
+
+
+if __name__ == "__main__":
+    main()
