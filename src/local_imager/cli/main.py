@@ -15,6 +15,7 @@ import click
 
 from local_imager import __version__
 from local_imager.errors import ExitCode, InputError, LocalImagerError
+from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.progress import Style
@@ -129,7 +130,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line and return its exit code; no exception but ``--debug``'s leaves it."""
+    """Run the command line and return its exit code; exceptions leave it only with ``--debug``."""
     before_command = arguments[: next((i for i, a in enumerate(arguments) if a in COMMANDS), None)]
     debug = "--debug" in before_command
     try:
@@ -153,11 +154,20 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nobody is left to tell
         return ExitCode.FAILED
-    except OSError as error:
+    except Exception as error:  # the last line of defence: no traceback unless asked for
         if debug:
             raise
-        report(from_os_error(error), as_json="--json" in arguments)
+        report(explained(error), as_json="--json" in arguments)
         return ExitCode.FAILED
+
+
+def explained(error: Exception) -> LocalImagerError:
+    """Turn what no layer below explained into one of our errors."""
+    if isinstance(error, OSError):
+        return from_os_error(error)
+    text = printable(f"{type(error).__name__}: {error}", limit=500)
+    hint = "this is a defect: please report it with what --debug shows (look for secrets first)"
+    return LocalImagerError(f"an unexpected error: {text}", hint=hint, code="internal")
 
 
 def from_os_error(error: OSError) -> LocalImagerError:

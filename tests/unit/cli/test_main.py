@@ -56,6 +56,7 @@ def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
         (HostError("no engine"), 5),
         (KeyboardInterrupt(), 130),
         (OSError(errno.ENOSPC, "No space left on device", "/somewhere"), 1),
+        (ZeroDivisionError("a defect\x1b[31m"), 1),
     ],
 )
 def test_exit_codes(
@@ -66,7 +67,9 @@ def test_exit_codes(
 ) -> None:
     fail_with(monkeypatch, error)
     assert frame.run(["doctor"]) == code
-    assert "Traceback" not in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert "\x1b[31ma" not in printed
 
 
 def test_the_place_and_the_hint_are_shown(
