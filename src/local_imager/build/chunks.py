@@ -10,7 +10,7 @@ import errno
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,14 @@ from typing import Final, TypeVar
 
 from local_imager.errors import Interrupted
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 CHUNK_BYTES: Final = 1024 * 1024
 # Holes are restored in units of this size; file systems allocate at least 4 KiB.
 DIG_BYTES: Final = 64 * 1024
+# Reading from the page cache is copying memory: a second thread helps, more do not.
+_READERS: Final = 2
 # What was read is freed in stretches of this size.
 _FREE_BYTES: Final = 64 * CHUNK_BYTES
 
@@ -37,25 +40,69 @@ class Chunk:
 
 def file_chunks(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
     """Yield the file in pieces of ``chunk_bytes`` (the last may be shorter); holes are not read."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    buffer, zeros = bytearray(chunk_bytes), bytes(chunk_bytes)
-    try:
-        size_bytes = os.fstat(handle).st_size
-        data_at = 0
-        for offset in range(0, size_bytes, chunk_bytes):
-            length = min(chunk_bytes, size_bytes - offset)
-            if data_at <= offset:
-                data_at = _next_data(handle, offset, size_bytes)
-            if data_at >= offset + length:
-                yield Chunk(None, length)
-                continue
-            if length < chunk_bytes:
-                buffer, zeros = bytearray(length), bytes(length)
-            _read_into(handle, buffer, offset)
-            # bytes against bytearray is one memcmp; a memoryview would compare item by item.
-            yield Chunk(None if buffer == zeros else bytes(buffer), length)
-    finally:
-        os.close(handle)
+    with _Pieces(path, chunk_bytes) as pieces:
+        yield from map(pieces.read, pieces.offsets())
+
+
+def file_chunks_ahead(
+    path: Path, chunk_bytes: int, cancel: threading.Event, *, use_up: bool = False
+) -> Generator[Chunk, None, None]:
+    """Yield the same pieces, read by other threads while the caller works on the last ones.
+
+    ``use_up`` frees what was read: a raw disk is gigabytes of zeros in the page cache, and giving
+    them back beside the compression takes no time of its own, deleting the file afterwards would.
+    """
+    with _Pieces(path, chunk_bytes) as pieces:
+        chunks = in_order(pieces.read, pieces.offsets(), _READERS, cancel)
+        yield from _freeing(path, chunks) if use_up else chunks
+
+
+def _freeing(path: Path, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    freed = offset = 0
+    with path.open("r+b") as target, ThreadPoolExecutor(1, thread_name_prefix="freeing") as pool:
+        for chunk in chunks:
+            yield chunk
+            offset += chunk.length
+            if offset - freed >= _FREE_BYTES:
+                pool.submit(_punch, target.fileno(), freed, offset - freed)
+                freed = offset
+
+
+class _Pieces:
+    """An open file that can be read in fixed pieces by several threads."""
+
+    def __init__(self, path: Path, chunk_bytes: int) -> None:
+        self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size_bytes = os.fstat(self._handle).st_size
+        self._chunk_bytes = chunk_bytes
+        self._zeros = bytes(chunk_bytes)
+        self._own = threading.local()
+
+    def __enter__(self) -> _Pieces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._handle)
+
+    def offsets(self) -> range:
+        return range(0, self._size_bytes, self._chunk_bytes)
+
+    def read(self, offset: int) -> Chunk:
+        length = min(self._chunk_bytes, self._size_bytes - offset)
+        if _next_data(self._handle, offset, self._size_bytes) >= offset + length:
+            return Chunk(None, length)
+        buffer, zeros = self._buffer(length)
+        _read_into(self._handle, buffer, offset)
+        # bytes against bytearray is one memcmp; a memoryview would compare item by item.
+        return Chunk(None if buffer == zeros else bytes(buffer), length)
+
+    def _buffer(self, length: int) -> tuple[bytearray, bytes]:
+        if length < self._chunk_bytes:
+            return bytearray(length), bytes(length)
+        if not hasattr(self._own, "buffer"):
+            self._own.buffer = bytearray(length)
+        buffer: bytearray = self._own.buffer
+        return buffer, self._zeros
 
 
 def dig_holes(path: Path) -> None:
@@ -64,22 +111,6 @@ def dig_holes(path: Path) -> None:
         for start, end in _zero_runs(path):
             if not _punch(target.fileno(), start, end - start):
                 return
-
-
-def file_chunks_once(path: Path, chunk_bytes: int) -> Iterator[Chunk]:
-    """Yield the pieces as :func:`file_chunks` does, freeing what was read: the file is used up.
-
-    A raw disk is gigabytes of zeros in the page cache; giving them back beside the compression
-    takes no time of its own, deleting the file afterwards would.
-    """
-    freed = offset = 0
-    with path.open("r+b") as target, ThreadPoolExecutor(1, thread_name_prefix="freeing") as pool:
-        for chunk in file_chunks(path, chunk_bytes):
-            yield chunk
-            offset += chunk.length
-            if offset - freed >= _FREE_BYTES:
-                pool.submit(_punch, target.fileno(), freed, offset - freed)
-                freed = offset
 
 
 def _zero_runs(path: Path) -> Iterator[tuple[int, int]]:
@@ -151,7 +182,7 @@ def rechunk(parts: Iterable[bytes], chunk_bytes: int) -> Iterator[Chunk]:
 
 
 def in_order(
-    work: Callable[[Chunk], T], chunks: Iterable[Chunk], workers: int, cancel: threading.Event
+    work: Callable[[S], T], pieces: Iterable[S], workers: int, cancel: threading.Event
 ) -> Iterator[T]:
     """Apply ``work`` to the pieces on several threads and yield the results in order.
 
@@ -161,10 +192,10 @@ def in_order(
     waiting: deque[Future[T]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="pieces") as pool:
         try:
-            for chunk in chunks:
+            for piece in pieces:
                 if cancel.is_set():
                     raise Interrupted("the compression was stopped")
-                waiting.append(pool.submit(work, chunk))
+                waiting.append(pool.submit(work, piece))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
