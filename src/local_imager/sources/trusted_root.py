@@ -167,7 +167,7 @@ def _log(document: Document, what: str) -> Log:
         host = urlsplit(text_field(document, "baseUrl", what, "")).hostname or ""
     except ValueError as error:
         raise malformed(what, "has a baseUrl that is no address") from error
-    return Log(log_id, key, host, _period(public, what))
+    return Log(log_id, key, host, _period(public, what, open_start=False))
 
 
 def _hash_of(key_details: str) -> HashName:
@@ -183,15 +183,18 @@ def _authorities(document: Document, key: str) -> tuple[Authority, ...]:
         chain = object_field(item, "certChain", key)
         certificates = objects_field(chain, "certificates", key, MAX_CHAIN)
         ders = [bytes_field(one, "rawBytes", key, MAX_CERTIFICATE_BYTES) for one in certificates]
-        found.append(Authority(tuple(ders), _period(item, key)))
+        found.append(Authority(tuple(ders), _period(item, key, open_start=True)))
     return tuple(found)
 
 
-def _period(document: Document, what: str) -> Period:
-    valid_for = document.get("validFor", {})
-    if not isinstance(valid_for, dict):
-        raise malformed(what, "validFor is not an object")
-    start = _moment(text_field(valid_for, "start", what, "1970-01-01T00:00:00Z"), what)
+def _period(document: Document, what: str, *, open_start: bool) -> Period:
+    """Read ``validFor``; a log has to say since when, or it would be trusted since ever.
+
+    So the public conformance suite wants it; certificates of authorities have dates of their own.
+    """
+    valid_for = object_field(document, "validFor", what) if "validFor" in document else {}
+    since = "1970-01-01T00:00:00Z" if open_start else None
+    start = _moment(text_field(valid_for, "start", what, since), what)
     end = _moment(text_field(valid_for, "end", what), what) if "end" in valid_for else None
     return Period(start, end)
 
