@@ -58,6 +58,8 @@ def source_digest() -> str:
     """Digest of the Go program's files."""
     total = hashlib.sha256()
     for path in sorted(SOURCE.iterdir()):
+        if path.suffix not in (".go", ".mod", ".sum"):
+            continue
         content = path.read_bytes()
         total.update(f"{path.name} {len(content)}\n".encode() + content)
     return total.hexdigest()
