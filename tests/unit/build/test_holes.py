@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 from hypothesis import given
@@ -12,7 +13,7 @@ from local_imager.build.chunks import (
     CHUNK_BYTES,
     DIG_BYTES,
     dig_holes,
-    file_chunks_once,
+    file_chunks_ahead,
 )
 
 LENGTHS = st.sampled_from([1, 4096, DIG_BYTES - 1, DIG_BYTES, DIG_BYTES + 1, CHUNK_BYTES + 7])
@@ -41,7 +42,8 @@ def test_reading_once_gives_every_byte_and_the_room_back(tmp_path: Path) -> None
     path = tmp_path / "disk"
     data = b"begin" + bytes(70 * CHUNK_BYTES) + b"middle" * CHUNK_BYTES + b"end"
     path.write_bytes(data)
-    parts = [c.data or bytes(c.length) for c in file_chunks_once(path, CHUNK_BYTES)]
+    chunks = file_chunks_ahead(path, CHUNK_BYTES, threading.Event(), use_up=True)
+    parts = [chunk.data or bytes(chunk.length) for chunk in chunks]
     assert b"".join(parts) == data
     assert path.stat().st_size == len(data)
     assert path.stat().st_blocks * 512 < 20 * CHUNK_BYTES
