@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from local_imager.profile.model import Requirement
     from local_imager.sources.inventory import HeldImage
     from local_imager.sources.verify import VerifiedImage
+    from local_imager.store.store import Store
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _FROM = click.option(
@@ -146,7 +147,7 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
     policy = policy_from_settings(app.settings.trust)
     chosen = [find_held(store, name) for name in images] or list(held_images(store))
     source = LayoutSource.open(store.path)
-    answers = [_answer(source, image, policy, app) for image in chosen]
+    answers = [_answer(source, image, policy, app, store) for image in chosen]
     refused = [answer for answer in answers if not answer["accepted"]]
     if as_json:
         _print_json(answers)
@@ -157,16 +158,23 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
         ctx.exit(ExitCode.VERIFICATION_REFUSED)
 
 
-def _answer(source: ImageSource, image: HeldImage, policy: Any, app: App) -> dict[str, Any]:
+def _answer(
+    source: ImageSource, image: HeldImage, policy: Any, app: App, store: Store
+) -> dict[str, Any]:
     from local_imager.errors import IntegrityError, NotFound
+    from local_imager.sources.evidence import evidence_document, read_evidence
     from local_imager.sources.inventory import verify_held
+    from local_imager.sources.memory import LogMemory
 
+    kept = read_evidence(store.layout, image.reference, image.descriptor)
+    memory = LogMemory(store.path, store.layout.locks_dir)
     named = {"image": str(image.reference), "digest": str(image.descriptor.digest)}
     try:
-        verified = verify_held(source, image, policy, app.sink)
+        verified = verify_held(source, image, policy, app.sink, memory)
     except (VerificationRefused, IntegrityError, NotFound) as error:
-        return {**error.as_dict(), **named, "accepted": False}
-    return {**_as_dict(verified), **named, "accepted": True, "evidence": dict(verified.evidence)}
+        return {**error.as_dict(), **named, "accepted": False, "kept_evidence": kept}
+    answer = {**_as_dict(verified), **named, "accepted": True}
+    return {**answer, "evidence": evidence_document(verified), "kept_evidence": kept}
 
 
 def _print_answers(answers: Sequence[Mapping[str, Any]]) -> None:

@@ -57,6 +57,7 @@ def verify(
 def _examine(
     app: App, image: str, layout: str | None, policy: TrustPolicy, predicate_type: str | None
 ) -> dict[str, Any]:
+    from local_imager.sources.evidence import evidence_document
     from local_imager.sources.locate import UNNAMED
     from local_imager.sources.reasons import Reason
     from local_imager.sources.statement import PREDICATE_IMAGE_SIGNATURE
@@ -85,7 +86,7 @@ def _examine(
             "policy": found.image.policy,
             "signer": found.image.signer,
             "unverified": found.image.unverified,
-            "evidence": dict(found.image.evidence),
+            "evidence": evidence_document(found.image),
         }
     elif found.refusal is not None:
         document |= found.refusal.as_dict()

@@ -220,15 +220,16 @@ class Layout(BlobDir):
         *,
         annotations: Mapping[str, str] | None = None,
         private: bool = False,
+        list_name: str = "",
     ) -> Descriptor:
         """Store bytes as a one-layer artifact whose subject is a manifest of this layout.
 
         It is listed under the fallback tag ``sha256-<hex>``, as in a registry without referrers
-        API. Returns the artifact's descriptor.
+        API, or under ``list_name`` (a repository with that tag). Returns the artifact's descriptor.
         """
         layer = self.put_bytes(data, media_type, private=private)
         artifact = self.put_artifact(artifact_type, layer, annotations=annotations, subject=subject)
-        name = fallback_tag(subject.digest)
+        name = list_name or fallback_tag(subject.digest)
 
         def change(document: Document) -> None:
             old = next((e for e in document["manifests"] if _ref_name(e) == name), None)

@@ -159,16 +159,18 @@ class Factory:
             jobs=settings.jobs,
         )
         by_asset = {job.plan.asset: job for job in missing}
+        sources = self._planner(order).sources
         with (
             self.store.build_slot(settings.max_builds, sink=self._sink),
             self.store.workspace() as workspace,
             self._open_runner() as runner,
         ):
+            sources.confirm(image for job in missing for image in job.images.values())
             for built in build_assets(
                 [AssetJob(job.plan, job.images) for job in missing],
                 runner=runner,
                 layout=self.store.layout,
-                boot_files=self._planner(order).sources.boot_files,
+                boot_files=sources.boot_files,
                 key_dir=settings.secureboot_keys,
                 workspace=workspace,
                 options=options,

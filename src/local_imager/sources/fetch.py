@@ -20,7 +20,9 @@ from local_imager.events import NULL_SINK, EventSink, Progress, step
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource, RawManifest
+from local_imager.sources.evidence import keep_evidence
 from local_imager.sources.keep import keep_signatures
+from local_imager.sources.memory import LogMemory
 from local_imager.sources.parallel import run_all
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
@@ -48,18 +50,20 @@ def fetch_image(
     sink: EventSink = NULL_SINK,
     jobs: int = 4,
     stop: threading.Event | None = None,
+    memory: LogMemory | None = None,
 ) -> VerifiedImage:
-    """Fetch an image into the layout and return it verified.
+    """Fetch an image into the layout and return it verified; its evidence is kept with it.
 
-    ``arches`` are the architectures wanted of an index; empty means any one. ``stop`` ends the
-    downloads early (and is set when one fails, so that what runs beside ends too). Raises
+    ``memory`` remembers which log entries were accepted before. ``arches`` are the architectures
+    wanted of an index; empty means any one. ``stop`` ends the downloads early (and is set when one
+    fails, so that what runs beside ends too). Raises
     :class:`NotFound`, :class:`VerificationRefused`, :class:`IntegrityError`, :class:`SourceError`,
     :class:`StoreError`, or :class:`HostError` when the disk has no room for it.
     """
     with step(sink, "resolve", str(reference)):
         descriptor = _resolve(source, reference)
     with step(sink, "verify", str(reference)):
-        verified = verify_image(source, reference, descriptor, policy, sink=sink)
+        verified = verify_image(source, reference, descriptor, policy, sink=sink, memory=memory)
     with step(sink, "fetch", str(reference)):
         documents = _documents(source, reference, descriptor.digest, arches)
         blobs = tuple(_blobs_of(documents))
@@ -70,6 +74,7 @@ def fetch_image(
                 layout.put_bytes(raw.untrusted_data, raw.media_type)
             keep_signatures(source, layout, reference, descriptor.digest, sink)
             layout.set_ref(entry_name(reference), documents[0].descriptor)
+            keep_evidence(layout, verified, documents[0].descriptor)
     return verified
 
 

@@ -23,7 +23,7 @@ from local_imager.oci.model import (
     Manifest,
     canonical_json,
 )
-from local_imager.profile.model import ARCHES, Arch
+from local_imager.profile.model import ARCHES, Arch, Requirement
 from local_imager.sources.unpack import extract_files
 from local_imager.sources.verify import VerifiedImage
 from local_imager.store.store import Store
@@ -62,6 +62,13 @@ def read_files(
         layers = _layer_paths(store.layout, manifests[0])
         found = extract_files(layers, names, scratch / "files", max_file_bytes=max_bytes)
         return {name: path.read_bytes() for name, path in found.items()}
+
+
+def needed_file(files: Mapping[str, bytes], name: str, of: Requirement) -> bytes:
+    """Return one of the files read; raises :class:`SourceError` when the image lacks it."""
+    if name not in files:
+        raise SourceError(f"{of.name}:{of.tag} holds no {name}", code="malformed")
+    return files[name]
 
 
 def boot_files(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from local_imager.errors import InputError, NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink
 from local_imager.oci.layout import Layout
+from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Descriptor, Index, Manifest, Reference
 from local_imager.oci.source import ImageSource
+from local_imager.sources.memory import LogMemory
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
@@ -107,7 +109,24 @@ def _is_meant(image: HeldImage, name: str) -> bool:
 
 
 def verify_held(
-    source: ImageSource, image: HeldImage, policy: TrustPolicy, sink: EventSink = NULL_SINK
+    source: ImageSource,
+    image: HeldImage,
+    policy: TrustPolicy,
+    sink: EventSink = NULL_SINK,
+    memory: LogMemory | None = None,
 ) -> VerifiedImage:
     """Put an image of the store through the gate again; ``source`` is the store read alone."""
-    return verify_image(source, image.reference, image.descriptor, policy, sink=sink)
+    return verify_image(source, image.reference, image.descriptor, policy, sink=sink, memory=memory)
+
+
+def confirm_held(store: Store, policy: TrustPolicy, images: Iterable[VerifiedImage]) -> None:
+    """Verify images once more from the store's bytes, right before they are used.
+
+    Between obtaining and using them other processes had the store, and hours may have passed in a
+    queue. Raises what :func:`verify_image` does.
+    """
+    source = LayoutSource.open(store.path)
+    for digest, image in {image.digest: image for image in images}.items():
+        pinned = image.reference.with_digest(digest)
+        # What accepts unverified images warned when this one was obtained.
+        verify_image(source, pinned, source.resolve(pinned), policy)

@@ -45,7 +45,9 @@ from local_imager.sources.catalog import (
     parse_overlays,
 )
 from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
-from local_imager.sources.imagefiles import boot_files, read_files
+from local_imager.sources.imagefiles import boot_files, needed_file, read_files
+from local_imager.sources.inventory import confirm_held
+from local_imager.sources.memory import LogMemory
 from local_imager.sources.parallel import run_all
 from local_imager.sources.survey import SurveyedImage, survey_image
 from local_imager.sources.trust import TrustPolicy
@@ -63,7 +65,6 @@ _WHERE_ELSE: Final = (
     "where no registry can be reached: use the lab (UPSTREAM=lab), a layout or bundle "
     "(--from DIR), or a mirror (upstream.mirrors)"
 )
-
 
 Pin = Callable[[Requirement], Requirement]
 """Gives a requirement the digest that it has to have; raises when it may not be used at all."""
@@ -89,13 +90,13 @@ class Sources:
     ) -> None:
         self._store, self._registry = store, registry
         self._source, self._policy = source, policy
-        self._sink, self._jobs = sink, max(1, jobs)
-        self._pin = pin
+        self._sink, self._jobs, self._pin = sink, max(1, jobs), pin
         self._host: Arch = host_arch()
         self._upstream_tags: tuple[str, ...] | None = None
         self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
         self._catalogues: dict[TalosVersion, Catalogue] = {}
         self._lock = threading.Lock()
+        self._memory = LogMemory(store.path, store.layout.locks_dir)
 
     def pinned(self, pin: Pin) -> Sources:
         """Return the same sources in which every image asked for is the one that ``pin`` names."""
@@ -220,6 +221,10 @@ class Sources:
         tasks = [partial(self.obtain, one, refresh=refresh, stop=stop) for one in wanted]
         return dict(zip(wanted, run_all(tasks, self._jobs, stop), strict=True))
 
+    def confirm(self, images: Iterable[VerifiedImage]) -> None:
+        """Verify images once more from the store's bytes, right before they are used."""
+        confirm_held(self._store, self._policy, images)
+
     def _arches(self, requirement: Requirement) -> Sequence[str]:
         if requirement.arch is not None:
             return (requirement.arch,)
@@ -250,6 +255,7 @@ class Sources:
                     descriptor,
                     self._policy,
                     sink=self._sink,
+                    memory=self._memory,
                 )
             except VerificationRefused:
                 # The source may have a newer signature than the store does.
@@ -269,16 +275,20 @@ class Sources:
         if Quirks.of(version).has(Feature.OVERLAY):
             wanted.append(Requirement("overlays-catalogue", OVERLAYS, str(version)))
         images = self.obtain_all(wanted, refresh=refresh)
-        files = self._files(images[wanted[0]], EXTENSION_FILES, MAX_CATALOGUE_BYTES)
+        files = read_files(
+            self._store, images[wanted[0]], EXTENSION_FILES, max_bytes=MAX_CATALOGUE_BYTES
+        )
         extensions = parse_extensions(
-            self._needed(files, "image-digests", wanted[0]),
+            needed_file(files, "image-digests", wanted[0]),
             files.get("descriptions.yaml", b""),
             self._registry,
         )
         catalogue = Catalogue(version, extensions)
         if len(wanted) > 1:
-            files = self._files(images[wanted[1]], OVERLAY_FILES, MAX_CATALOGUE_BYTES)
-            text = self._needed(files, "overlays.yaml", wanted[1])
+            files = read_files(
+                self._store, images[wanted[1]], OVERLAY_FILES, max_bytes=MAX_CATALOGUE_BYTES
+            )
+            text = needed_file(files, "overlays.yaml", wanted[1])
             catalogue = replace(catalogue, overlays=parse_overlays(text, self._registry))
         with self._lock:
             self._catalogues[version] = catalogue
@@ -295,7 +305,7 @@ class Sources:
         reference = overlay.reference
         image = self.obtain(Requirement("overlay", overlay.image, reference.tag, overlay.digest))
         name = f"profiles/{overlay.name}.yaml"
-        files = self._files(image, (name,), MAX_PROFILE_BYTES)
+        files = read_files(self._store, image, (name,), max_bytes=MAX_PROFILE_BYTES)
         try:
             document = files.get(name, b"").decode()
         except UnicodeDecodeError as error:
@@ -305,16 +315,6 @@ class Sources:
             for entry in catalogue.overlays
         )
         return replace(catalogue, overlays=completed)
-
-    def _files(
-        self, image: VerifiedImage, names: Sequence[str], max_bytes: int
-    ) -> Mapping[str, bytes]:
-        return read_files(self._store, image, names, max_bytes=max_bytes)
-
-    def _needed(self, files: Mapping[str, bytes], name: str, of: Requirement) -> bytes:
-        if name not in files:
-            raise SourceError(f"{of.name}:{of.tag} holds no {name}", code="malformed")
-        return files[name]
 
     # -- builder and base -------------------------------------------------------------------
 
@@ -395,5 +395,5 @@ class Sources:
         return ", ".join(str(v) for v in nearest_versions(asked, known))
 
     def _unreachable(self, error: SourceError) -> SourceError:
-        hint = f"{error.hint}; {_WHERE_ELSE}" if error.hint else _WHERE_ELSE
+        hint = "; ".join(filter(None, (error.hint, _WHERE_ELSE)))
         return SourceError(error.message, hint=hint, code=error.code)
