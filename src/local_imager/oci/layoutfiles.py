@@ -22,6 +22,8 @@ CHUNK_BYTES: Final = 1 << 20
 MAX_MEMBERS: Final = 200_000
 # Extended headers hold a path and a few numbers.
 MAX_EXTENDED_BYTES: Final = 64 * 1024
+# As many as a 64-bit number has; Python refuses to read thousands of them.
+_MAX_DIGITS: Final = 20
 _BLOCK: Final = 512
 _BLOB: Final = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _REGULAR: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE})
@@ -278,13 +280,17 @@ class _Scanner:
 
     def _records(self, data: bytes) -> Iterator[tuple[str, str]]:
         """Read pax records ``<length> <key>=<value>\\n``; only path and size matter here."""
-        while data.strip(b"\0"):
-            length_text, _, _ = data.partition(b" ")
-            if not length_text.isdigit() or not len(length_text) < int(length_text) <= len(data):
+        begin, end = 0, len(data.rstrip(b"\0"))
+        while begin < end:
+            length_text, _, _ = data[begin : begin + _MAX_DIGITS + 1].partition(b" ")
+            length = int(length_text) if length_text.isdigit() else 0
+            if not len(length_text) < length <= len(data) - begin:
                 raise self._bad("an extended header is damaged")
-            record, data = data[len(length_text) + 1 : int(length_text)], data[int(length_text) :]
+            record = data[begin + len(length_text) + 1 : begin + length]
+            begin += length
             key, _, value = record.rstrip(b"\n").partition(b"=")
-            if key.startswith(b"GNU.sparse") or (key == b"size" and not value.isdigit()):
+            is_size = value.isdigit() and len(value) <= _MAX_DIGITS
+            if key.startswith(b"GNU.sparse") or (key == b"size" and not is_size):
                 raise self._bad("it holds sparse members or sizes that are no numbers")
             if key in (b"path", b"size"):
                 yield key.decode(), value.decode("utf-8", "surrogateescape")

@@ -72,7 +72,8 @@ def _load(untrusted_document: str, name: str) -> dict[str, Any]:
     try:
         # Every scalar stays text: "off" is one of the words here and YAML 1.1 calls it a boolean.
         document = yaml.load(untrusted_document, Loader=yaml.BaseLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        # The library turns an escape such as "\\UFFFFFFFF" into a character without a look.
         raise _broken(name, "it is not YAML") from error
     if not isinstance(document, dict):
         raise _broken(name, "it is not a map")

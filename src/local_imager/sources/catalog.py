@@ -23,6 +23,8 @@ MAX_ENTRIES: Final = 5000
 MAX_YAML_DEPTH: Final = 16
 MAX_YAML_NODES: Final = 100_000
 MAX_DESCRIPTION_CHARACTERS: Final = 20_000
+# How YAML writes "nothing".
+_NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 def parse_extensions(
@@ -61,8 +63,8 @@ def parse_overlays(untrusted_overlays: bytes, registry: str) -> tuple[CatalogueO
     """Read the overlay catalogue in its own order; raises :class:`SourceError` (malformed)."""
     what = "overlays.yaml"
     document = parse_yaml(untrusted_overlays, what)
-    entries = document.get("overlays") if isinstance(document, dict) else None
-    if entries is None:
+    entries = document.get("overlays", "") if isinstance(document, dict) else ""
+    if isinstance(entries, str) and entries in _NULLS:
         entries = []
     if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
         raise _malformed(what, "has no list of overlays")
@@ -100,15 +102,17 @@ def identify(line: str, registry: str, what: str) -> tuple[str, Reference, Diges
 
 
 def parse_yaml(untrusted_data: bytes, what: str) -> Any:
-    """Parse one YAML document of plain values, within ceilings and without aliases.
+    """Parse one YAML document, every scalar as text, within ceilings and without aliases.
 
     Aliases are refused because a few of them stand for gigabytes; nothing honest here uses any.
+    Scalars stay text because all that counts here is text, and the library's readers of numbers
+    and times take hours over some and raise whatever over others.
     Raises :class:`SourceError` (malformed).
     """
     import yaml
 
     text = _text(untrusted_data, what)
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         nodes = depth = 0
         for event in yaml.parse(text, Loader=loader):
@@ -121,10 +125,11 @@ def parse_yaml(untrusted_data: bytes, what: str) -> Any:
                 depth -= 1
             if depth > MAX_YAML_DEPTH or nodes > MAX_YAML_NODES:
                 raise _malformed(what, "nests too deep or has too many values")
-        # The safe loader makes plain values only.
-        return yaml.load(text, Loader=loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        # The base loader makes texts, lists and maps only.
+        document = yaml.load(text, Loader=loader)  # noqa: S506
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise _malformed(what, "is not valid YAML") from error
+    return None if isinstance(document, str) and document in _NULLS else document
 
 
 def _text(untrusted_data: bytes, what: str) -> str:
@@ -137,7 +142,9 @@ def _text(untrusted_data: bytes, what: str) -> str:
 
 
 def _words(value: object) -> str:
-    return value[:MAX_DESCRIPTION_CHARACTERS] if isinstance(value, str) else ""
+    if not isinstance(value, str) or value in _NULLS:
+        return ""
+    return value[:MAX_DESCRIPTION_CHARACTERS]
 
 
 def _malformed(what: str, problem: str) -> SourceError:

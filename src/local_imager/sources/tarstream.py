@@ -168,15 +168,24 @@ def _decimal(text: str) -> int:
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
-    """Read ``<length> <key>=<value>\\n`` records (POSIX.1-2001, pax)."""
+    """Read ``<length> <key>=<value>\\n`` records (POSIX.1-2001, pax); only keys that matter stay.
+
+    An archive may hold any number of extended headers before a member: what is kept of them must
+    not grow.
+    """
     records: dict[str, str] = {}
-    while data:
-        head, space, _ = data[:20].partition(b" ")
-        if not space or not head.isdigit() or not len(head) + 1 < int(head) <= len(data):
+    begin = 0
+    while begin < len(data):
+        head, space, _ = data[begin : begin + 20].partition(b" ")
+        length = int(head) if space and head.isdigit() else 0
+        if not len(head) + 1 < length <= len(data) - begin:
             raise malformed_tar("an extended header is broken")
-        record, data = data[len(head) + 1 : int(head)], data[int(head) :]
-        key, equals, value = record.partition(b"=")
+        key, equals, value = data[begin + len(head) + 1 : begin + length].partition(b"=")
         if not equals or not value.endswith(b"\n"):
             raise malformed_tar("an extended header is broken")
-        records[_text(key)] = _text(value[:-1])
+        begin += length
+        if key in (b"path", b"linkpath", b"size"):
+            records[key.decode()] = _text(value[:-1])
+        elif key.startswith(b"GNU.sparse"):
+            records["GNU.sparse"] = ""
     return records
