@@ -18,8 +18,7 @@ from local_imager.build.request import (
 def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
     """Return a shell command that does what the runner does, with secrets masked.
 
-    The directories are those of the failed run, so they have to be made again (or kept with
-    ``--keep``) before the line can be used as it stands.
+    Relative directories of the request are taken from where the command is given.
     """
     limits, extra = request.limits, request.privileges
     user = "0:0" if extra.root else container_user(engine).inside
@@ -35,6 +34,7 @@ def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
         words += ["--tmpfs", f"/tmp:exec,mode=1777,size={limits.scratch_bytes}"]  # noqa: S108
     for name, value in sorted(request.env.items()):
         words += ["--env", f"{name}={value}"]
+    mounts = []
     for source, target, mode in (
         (request.input_dir, INPUT_ROOT, ",readonly"),
         (request.disk_dir, DISK_ROOT, ",readonly"),
@@ -42,11 +42,13 @@ def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
         (request.output_dir, OUTPUT_ROOT, ""),
     ):
         if source is not None:
-            words += ["--mount", f"type=bind,source={source},target={target}{mode}"]
+            place = shlex.quote(str(source))
+            place = place if source.is_absolute() else f'"$PWD"/{place}'
+            mounts.append(f"--mount type=bind,source={place},target={target}{mode}")
     if extra.host_devices:
-        words += ["--mount", "type=bind,source=/dev,target=/dev"]
-    words += ["--entrypoint", request.command[0], request.image_id, *request.command[1:]]
-    line = shlex.join(words)
+        mounts.append("--mount type=bind,source=/dev,target=/dev")
+    program = ["--entrypoint", request.command[0], request.image_id, *request.command[1:]]
+    line = " ".join([shlex.join(words), *mounts, shlex.join(program)])
     if not request.stdin:
         return line
     return f"{line} <<'PROFILE'\n{request.shown_stdin.rstrip()}\nPROFILE"

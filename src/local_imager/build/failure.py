@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from local_imager.build.command import equivalent_command
@@ -42,11 +44,23 @@ def require_success(request: ImagerRequest, result: RunResult, engine: EngineInf
     raise ImagerFailed(
         f"{request.command[0]} failed for {request.subject} with status {result.exit_code}: "
         f"{meaning}\n{last_lines(result.log)}",
-        hint=f"{hint}\nto repeat it by hand:\n{equivalent_command(request, engine)}",
+        hint=f"{hint}\nto repeat it by hand, with the inputs in ./in:\n{_by_hand(request, engine)}",
         status=result.exit_code,
         log=result.log,
         code=code,
     )
+
+
+def _by_hand(request: ImagerRequest, engine: EngineInfo) -> str:
+    """The run's own directories are gone when this is read, so it names ones to be made."""
+    here = replace(
+        request,
+        output_dir=Path("out"),
+        input_dir=Path("in") if request.input_dir else None,
+        disk_dir=Path("disk") if request.disk_dir else None,
+        key_dir=Path("keys") if request.key_dir else None,
+    )
+    return equivalent_command(here, engine)
 
 
 def last_lines(log: str) -> str:

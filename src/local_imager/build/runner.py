@@ -33,7 +33,7 @@ from local_imager.build.request import (
 )
 from local_imager.build.transfer import unpack_zstd
 from local_imager.errors import HostError, Interrupted
-from local_imager.events import EventSink, Message, step
+from local_imager.events import EventSink, Message, Progress, step
 from local_imager.oci.archive import stream_archive
 from local_imager.oci.export import select_image
 
@@ -74,7 +74,7 @@ class DockerRunner:
         store); any other answer is refused. An image that is there already is not sent again.
         """
         arch = arch or self.info().arch
-        _, manifest = select_image(layout, image.digest, arch)
+        entry, manifest = select_image(layout, image.digest, arch)
         ours = [str(manifest.config.digest), str(manifest.digest)]
         with self._lock:
             known = self._loaded_id(ours)
@@ -83,7 +83,12 @@ class DockerRunner:
             tag = f"{image.reference.tag or 'untagged'}-{image.digest.short}"
             name = f"localhost/local-imager/{image.reference.repository.rpartition('/')[2]}:{tag}"
             with step(sink, "load", f"{image.reference}"):
-                answers = self._engine.load_image(stream_archive(layout, image.digest, arch, name))
+                blobs = {item.digest: item for item in (entry, manifest.config, *manifest.layers)}
+                total = sum(item.size_bytes for item in blobs.values())
+                chunks = stream_archive(layout, image.digest, arch, name)
+                answers = self._engine.load_image(
+                    _counted(chunks, str(image.reference), total, sink)
+                )
             known = self._loaded_id(ours)
         if not known:
             raise HostError(
@@ -331,6 +336,14 @@ def _send(stream: ContainerInput, data: bytes) -> None:
     # status is what counts then.
     with contextlib.suppress(OSError):
         stream.send(data)
+
+
+def _counted(chunks: Iterator[bytes], subject: str, total: int, sink: EventSink) -> Iterator[bytes]:
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        sink.emit(Progress("load", subject, min(done, total), total))
 
 
 def _pump(output: Iterator[bytes], log: ImagerLog) -> None:

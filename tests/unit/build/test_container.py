@@ -109,6 +109,11 @@ def test_an_engine_without_memory_limits_is_not_asked_for_them() -> None:
     assert options(engine=replace(ENGINE, limits_memory=False))["HostConfig"]["Memory"] == 0
 
 
+def test_relative_directories_are_taken_from_where_one_is() -> None:
+    line = equivalent_command(replace(REQUEST, input_dir=Path("my in")), ENGINE)
+    assert "source=\"$PWD\"/'my in',target=/in,readonly" in line
+
+
 def test_the_line_to_repeat_a_run_by_hand() -> None:
     line = equivalent_command(replace(REQUEST, privileges=LOOP_PRIVILEGES), ENGINE)
     assert "secret" not in line
