@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "sources": ("sources:sources", "Fetch, list and verify source images."),
     "verify": ("verify:verify", "Verify one image, and show every signature found."),
     "verify-blob": ("verify:verify_blob", "Verify a file against a Sigstore bundle."),
+    "trust": ("trust:trust", "Show the trusted root and policy in force; refresh the root."),
     "versions": ("sources:versions", "List the Talos versions that can be built."),
     "extensions": ("sources:extensions", "List a version's official extensions."),
     "overlays": ("sources:overlays", "List a version's overlays."),

@@ -142,6 +142,10 @@ class TrustPolicy:
         narrowed = (_most_specific(layer, name) for layer in self.layers)
         return (base, *(group for group in narrowed if group))
 
+    def in_order(self) -> tuple[TrustRule, ...]:
+        """Return the base rules as they count: the most specific pattern first."""
+        return tuple(sorted(self.rules, key=lambda rule: rule.pattern.specificity, reverse=True))
+
 
 def _most_specific(rules: tuple[TrustRule, ...], name: str) -> tuple[TrustRule, ...]:
     matching = [rule for rule in rules if rule.pattern.matches(name)]

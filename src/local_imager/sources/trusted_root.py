@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from local_imager.errors import SettingsError
 from local_imager.sources.keys import HashName, PublicKey, key_from_der
 from local_imager.sources.reasons import Reason, Rejected
+from local_imager.sources.rootfile import RootFile, default_root_file
 from local_imager.sources.untrusted_json import (
     Document,
     bytes_field,
@@ -39,7 +40,6 @@ _MEDIA_TYPES: Final = frozenset(
         "application/vnd.dev.sigstore.trustedroot.v0.1+json",
     }
 )
-_PACKAGED: Final = "_store/https%3A%2F%2Ftuf-repo-cdn.sigstore.dev/trusted_root.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,46 +84,46 @@ class TrustedRoot:
     origin: str
 
 
-def packaged_root_path() -> Path | None:
-    """Return the public instance's trusted root inside the sigstore package, if it is installed.
-
-    Found without importing the package, which would load a network client.
-    """
-    from importlib.util import find_spec
-
-    spec = find_spec("sigstore")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / _PACKAGED
-        if path.is_file():
-            return path
-    return None
-
-
-@lru_cache(maxsize=8)
 def load_trusted_root(path: Path | None) -> TrustedRoot:
-    """Read a trusted root file (None: the packaged one).
+    """Read a trusted root file (None: the default, ``rootfile.default_root_file``).
 
     Raises :class:`SettingsError` for a file that cannot be used, :class:`Rejected` when there is
     none at all.
-
-    Read once per process: a verification never sees two versions of it.
     """
-    found = path if path is not None else packaged_root_path()
+    found = RootFile(path, "file") if path is not None else default_root_file()
     if found is None:
         raise Rejected(
             Reason.TRUSTED_ROOT,
-            "no trusted root is at hand: install local-imager[keyless], or name one (trusted_root)",
+            "no trusted root is at hand: install sigstore, or name one (trusted_root)",
         )
+    return load_root_file(found)
+
+
+def load_root_file(file: RootFile) -> TrustedRoot:
+    """Read one root file; raises :class:`SettingsError` when it cannot be used."""
+    root = _load(file.path)
+    if file.digest and root.digest != file.digest:
+        raise SettingsError(
+            "the refreshed trusted root is not the one that was saved",
+            hint=f"remove {file.path.parent}, or run `local-imager trust refresh`",
+            source=str(file.path),
+        )
+    return root
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path) -> TrustedRoot:
+    # Read once per process: a verification never sees two versions of it.
     try:
-        with found.open("rb") as file:
+        with path.open("rb") as file:
             untrusted_data = file.read(MAX_ROOT_BYTES + 1)
     except OSError as error:
         raise SettingsError(
             f"the trusted root cannot be read: {error.strerror}",
             hint="name an existing trusted_root.json file",
-            source=str(found),
+            source=str(path),
         ) from error
-    return parse_trusted_root(untrusted_data, str(found))
+    return parse_trusted_root(untrusted_data, str(path))
 
 
 def parse_trusted_root(untrusted_data: bytes, origin: str) -> TrustedRoot:

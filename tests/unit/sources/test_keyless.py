@@ -30,8 +30,9 @@ from local_imager.sources.certificate import (
 )
 from local_imager.sources.keyless import judge_keyless
 from local_imager.sources.reasons import Rejected
+from local_imager.sources.rootfile import packaged_file
 from local_imager.sources.trust import OFFICIAL_IDENTITY, OFFICIAL_ISSUER, KeylessSigner
-from local_imager.sources.trusted_root import load_trusted_root, packaged_root_path
+from local_imager.sources.trusted_root import load_trusted_root
 from tests.unit.sources.test_sigfix import CASES, SIGFIX, verify
 
 ROOT = SIGFIX / "trust" / "trusted_root.json"
@@ -184,7 +185,7 @@ def test_without_a_timestamp_library_nothing_is_guessed(
 
 
 def test_the_packaged_root_is_found_without_importing_its_package() -> None:
-    path = packaged_root_path()
+    path = packaged_file("trusted_root.json")
     assert path is not None
     root = load_trusted_root(path)
     assert {log.host for log in root.logs} >= {"rekor.sigstore.dev"}
