@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import pytest
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 from local_imager.store.store import Store
+from tests.integration.test_sources import Upstream
 from tests.integration.upstreams import faulty_copy, settings_file
 from tests.labfolder import MIDDLE, NEWEST, OLDEST, PREFIX, Lab
 from tests.program import SCHEMATICS, Program
+from tests.realregistry import push_layout, running_registry
+from tests.unit.sources.forge import REGISTRY
 
 pytestmark = pytest.mark.lab
 
@@ -224,6 +228,42 @@ def test_a_schematic_from_standard_input_has_to_come_again(project: Project) -> 
     program("lock", "--update", "-o", project.file).expect(2, "standard input")
     program("lock", "-o", project.folder / "new.lock").expect(2, "which schematics")
     program("lock", project.demo, "-o", project.folder / "new.lock").expect(2, "--version V")
+
+
+def test_a_keyless_lock_names_the_identity_and_the_trusted_root(project: Project, lab: Lab) -> None:
+    program = Program(lab.root / "lab-keyless.toml", project.folder / "keyless", project.folder)
+    asked = ("lock", project.demo, "--version", NEWEST, "--arch", "amd64", "-o", project.file)
+    program(*asked).expect(0, "signed by releasemgr-svc@")
+    document = tomllib.loads(project.file.read_text())
+    root = Digest.of((lab.root / "keyless-trusted-root.json").read_bytes())
+    assert document["trust"]["trusted_roots"] == [str(root)]
+    signers = {image["signer"] for image in document["version"][0]["image"]}
+    assert all("(https://accounts.google.com)" in signer for signer in signers)
+    held = ("plan", f"--locked={project.file}", project.demo, "metal-amd64.iso")
+    program(*held, "--version", NEWEST).expect(0)
+
+
+def test_digests_are_fetched_from_a_registry_whose_tags_moved(folder: Path) -> None:
+    upstream = Upstream(folder)
+    upstream.add(NEWEST, by=upstream.signing)
+    file = folder / "local-imager.lock"
+    vanilla = SCHEMATICS / "vanilla.yaml"
+    with running_registry(folder / "registry") as address:
+        upstream.address = address
+        push_layout(Layout.open(upstream.forge.layout.path), address)
+        program = upstream.trusted("first")
+        program("lock", vanilla, "--version", NEWEST, "--arch", "amd64", "-o", file).expect(0)
+        first = upstream.forge.layout.resolve(f"{REGISTRY}/siderolabs/imager:{NEWEST}")
+        assert first is not None
+        upstream.add(NEWEST, by=upstream.signing)
+        push_layout(Layout.open(upstream.forge.layout.path), address)
+        later = upstream.trusted("later")
+        later("lock", "--check", "-o", file).expect(4, f"base siderolabs/imager:{NEWEST}, digest")
+        # All images come and are held against the lock before the engine, which is not there.
+        later = Program(later.config, later.store, later.out, {"DOCKER_HOST": "unix:///no"})
+        later("build", f"--locked={file}", vanilla, "kernel-amd64", "--version", NEWEST).expect(5)
+    names = {entry.ref_name for entry in Store.open(later.store).images()}
+    assert f"{REGISTRY}/siderolabs/imager:{NEWEST}@{first.digest}" in names
 
 
 @pytest.mark.engine

@@ -5,6 +5,9 @@ The only package that puts the steps together. The command line and programs
 """
 
 from local_imager.pipeline.factory import Factory
+from local_imager.pipeline.lockfile import Lock, LockFile, write_lock
+from local_imager.pipeline.locking import LockOrder, make_lock
+from local_imager.pipeline.lockread import read_lock
 from local_imager.pipeline.values import (
     BuildOrder,
     BuildResult,
@@ -17,7 +20,13 @@ __all__ = [
     "BuildOrder",
     "BuildResult",
     "Factory",
+    "Lock",
+    "LockFile",
+    "LockOrder",
     "PlannedAsset",
     "PlannedImage",
     "default_asset",
+    "make_lock",
+    "read_lock",
+    "write_lock",
 ]

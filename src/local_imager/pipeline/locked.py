@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.errors import NotFound, PlanError, VerificationRefused
 from local_imager.oci.host import host_arch
-from local_imager.pipeline.lockfile import LockedImage, LockedVersion, LockFile
+from local_imager.pipeline.lockfile import LockedImage, LockedVersion, LockFile, stable_signer
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.model import Requirement
 from local_imager.profile.version import TalosVersion, nearest_versions
@@ -125,7 +125,7 @@ class LockGuard:
             locked = self._entry.find(requirement)
             if locked is None:
                 raise LockDrift(self._file, [f"{image.reference} is not in the lock"])
-            if image.signer != locked.signer:
+            if stable_signer(image.signer) != stable_signer(locked.signer):
                 signers.append(
                     f"{image.reference} is signed by {image.signer}, in the lock by {locked.signer}"
                 )

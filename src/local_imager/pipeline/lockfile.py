@@ -113,6 +113,11 @@ class LockFile:
     digest: Digest
 
 
+def stable_signer(signer: str) -> str:
+    """Return who signed without the order in which several signatures were found."""
+    return ", ".join(sorted(signer.split(", ")))
+
+
 def render_lock(lock: Lock) -> bytes:
     """Return the one spelling of a lock in TOML 1.0; reads back as the same value."""
     return (_HEADER + "\n".join(_lines(lock)) + "\n").encode()

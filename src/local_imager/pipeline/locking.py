@@ -22,6 +22,7 @@ from local_imager.pipeline.lockfile import (
     LockedSchematic,
     LockedVersion,
     Recipe,
+    stable_signer,
 )
 from local_imager.pipeline.planning import wanted_builder
 from local_imager.profile.model import Arch, Catalogue, Requirement
@@ -165,7 +166,7 @@ class _Locker:
                     requirement.name,
                     requirement.tag,
                     surveyed.image.digest,
-                    surveyed.image.signer,
+                    stable_signer(surveyed.image.signer),
                     surveyed.size_bytes,
                 )
             )

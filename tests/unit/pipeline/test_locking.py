@@ -308,6 +308,9 @@ def test_another_signer_or_size_is_refused(world: World) -> None:
         wrong = changed(lock, size_bytes={"amd64": 1, "arm64": 1})
         guard(world, wrong).check_images(images, world.store)
     assert caught.value.code == "lock-size"
+    (wanted,) = images
+    two = {wanted: replace(images[wanted], signer="b, a")}
+    guard(world, changed(lock, signer="a, b")).check_images(two, world.store)
     guard(world, changed(lock, size_bytes={})).check_images(images, world.store)
 
 
