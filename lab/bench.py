@@ -27,10 +27,12 @@ from local_imager.events import EventSink
 from local_imager.pipeline import BuildOrder, Factory
 from local_imager.schematic.parse import read_schematic
 from local_imager.settings import Settings, load_settings
+from local_imager.store.store import Store
 
 SCHEMATIC = "schematics/extensions.yaml"
 VERSION = "v1.13.0"
 RUNS = 5
+IMAGES = 100
 # asset, and the asset whose bare imager run it is compared with
 KINDS = (
     ("metal-amd64-uki.efi", "metal-amd64-uki.efi"),
@@ -156,6 +158,33 @@ def small(config: Path, store: Path, out: Path) -> list[list[str]]:
     return rows
 
 
+def verification(config: Path, folder: Path) -> list[list[str]]:
+    """Return the rows of verifying one image and a hundred from the store, as whole processes.
+
+    The hundred are the few images of one version under more names; each is verified from its
+    signature up.
+    """
+    place = folder / "verified"
+    timed(program(config, place, "sources", "fetch", "--version", VERSION))
+    store = Store.open(place)
+    held = store.images()
+    for number in range(IMAGES - len(held)):
+        entry = held[number % len(held)]
+        name = entry.ref_name.partition("@")[0].rpartition(":")[0]
+        store.layout.set_ref(f"{name}:bench-{number}", entry)
+    # A registry is never asked by these commands, so this leaves them nothing but the store.
+    alone = ["env", "LOCAL_IMAGER_UPSTREAM_SOURCE=https://registry.invalid"]
+    one = [*alone, *program(config, place, "verify", held[0].ref_name)]
+    many = [*alone, *program(config, place, "sources", "verify")]
+    timed(many)  # the first run writes the rollback memory
+    single, hundred = (Figures(tuple(timed(argv) for _ in range(RUNS))) for argv in (one, many))
+    ratio = hundred.median / single.median
+    return [
+        ["verify, one image of the store", str(single), "0.8 s"],
+        [f"sources verify, {IMAGES} images", str(hundred), f"10 × one (is {ratio:.1f} ×)"],
+    ]
+
+
 def peak_memory_mb(argv: list[str]) -> float:
     """Run a process and return its own largest resident size in MB (not the engine's)."""
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -194,6 +223,8 @@ def main() -> int:
         head = ["asset", "local-imager build", "bare imager", "ratio", "added"]
         show("Builds beside the bare imager run (raw.zst beside the bare raw run)", head, rows)
         show("Commands", ["command", "seconds"], small(config, store, folder / "out"))
+        rows = verification(place.root / "lab-keyless.toml", folder)
+        show("Verification of keyless images", ["what", "seconds", "at most"], rows)
         argv = build_argv(config, store, "metal-amd64.raw.zst", "--rebuild", "--no-export")
         show("Memory", ["what", "MB"], [["peak of a raw.zst build", f"{peak_memory_mb(argv):.0f}"]])
     return 0
