@@ -17,6 +17,7 @@ from local_imager.sources.tlog import LogEntry, parse_bundle_entry
 from local_imager.sources.untrusted_json import (
     Document,
     bytes_field,
+    holder_field,
     malformed,
     object_field,
     objects_field,
@@ -97,15 +98,14 @@ def _signer(material: Document, version: str) -> tuple[bytes, str]:
     if len(present) != 1:
         raise malformed(what, "must name one key or certificate")
     if "publicKey" in material:
-        holder = object_field(material, "publicKey", what)
-        only_keys(holder, ("hint",), what)
+        holder = holder_field(material, "publicKey", what, "hint")
         return b"", text_field(holder, "hint", what, "")
     if "certificate" in material:
         return _certificate(object_field(material, "certificate", what)), ""
     if version == "0.3":
         # The chain belongs to the trusted root; one that travels along invites trust in it.
         raise malformed(what, "version 0.3 holds one certificate, not a chain")
-    chain = object_field(material, "x509CertificateChain", what)
+    chain = holder_field(material, "x509CertificateChain", what, "certificates")
     certificates = objects_field(chain, "certificates", what, 8)
     if not certificates:
         raise malformed(what, "has an empty certificate chain")
@@ -135,8 +135,7 @@ def _content(document: Document) -> tuple[Envelope | None, MessageSignature | No
     only_keys(message, ("messageDigest", "signature"), what)
     digest = b""
     if "messageDigest" in message:
-        stated = object_field(message, "messageDigest", what)
-        only_keys(stated, ("algorithm", "digest"), what)
+        stated = holder_field(message, "messageDigest", what, "algorithm", "digest")
         if text_field(stated, "algorithm", what) == "SHA2_256":
             digest = bytes_field(stated, "digest", what, 64)
     signature = bytes_field(message, "signature", what, _SIGNATURE_BYTES)
@@ -152,7 +151,8 @@ def _timestamps(material: Document) -> tuple[bytes, ...]:
     what = "timestamps"
     if "timestampVerificationData" not in material:
         return ()
-    holder = object_field(material, "timestampVerificationData", what)
-    only_keys(holder, ("rfc3161Timestamps",), what)
+    holder = holder_field(material, "timestampVerificationData", what, "rfc3161Timestamps")
     items = objects_field(holder, "rfc3161Timestamps", what, MAX_TIMESTAMPS)
+    for item in items:
+        only_keys(item, ("signedTimestamp",), what)
     return tuple(bytes_field(one, "signedTimestamp", what, _TIMESTAMP_BYTES) for one in items)

@@ -57,16 +57,18 @@ class TarStream:
     def __iter__(self) -> Iterator[TarMember]:
         """Yield members in archive order; raises :class:`SourceError` (malformed)."""
         overrides: dict[str, str] = {}
+        extended = False
         while (header := self._header()) is not None:
             type_flag = header[156:157]
             size = _number(header[124:136], "size")
             if type_flag in (b"x", b"g", b"L", b"K"):
                 self._extended(type_flag, size, overrides)
+                extended = extended or type_flag != b"g"
                 continue
             yield self._member(header, type_flag, size, overrides)
-            overrides = {}
+            overrides, extended = {}, False
             self._skip_rest()
-        if overrides:
+        if extended:
             raise malformed_tar("it ends after an extended header")
 
     def content(self) -> Iterator[bytes]:

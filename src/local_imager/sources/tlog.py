@@ -26,6 +26,7 @@ from local_imager.sources.untrusted_json import (
     Document,
     bytes_field,
     decode_base64,
+    holder_field,
     integer_field,
     malformed,
     object_field,
@@ -116,13 +117,15 @@ def parse_bundle_entry(document: Document) -> LogEntry:
         "canonicalizedBody",
     )
     only_keys(document, allowed, what)
-    kind = object_field(document, "kindVersion", what)
+    kind = holder_field(document, "kindVersion", what, "kind", "version")
     promise = b""
     if "inclusionPromise" in document:
-        holder = object_field(document, "inclusionPromise", what)
+        holder = holder_field(document, "inclusionPromise", what, "signedEntryTimestamp")
         promise = bytes_field(holder, "signedEntryTimestamp", what, MAX_CHECKPOINT_BYTES)
     return LogEntry(
-        log_id=bytes_field(object_field(document, "logId", what), "keyId", what, _ID_BYTES),
+        log_id=bytes_field(
+            holder_field(document, "logId", what, "keyId"), "keyId", what, _ID_BYTES
+        ),
         log_index=integer_field(document, "logIndex", what),
         integrated_time_s=integer_field(document, "integratedTime", what),
         untrusted_body=bytes_field(document, "canonicalizedBody", what, MAX_BODY_BYTES),
@@ -144,7 +147,7 @@ def _parse_proof(entry: Document) -> InclusionProof:
         raise Rejected(Reason.TOO_LARGE, f"{what} has more than {MAX_PROOF_HASHES} hashes")
     checkpoint = ""
     if "checkpoint" in document:
-        holder = object_field(document, "checkpoint", what)
+        holder = holder_field(document, "checkpoint", what, "envelope")
         checkpoint = text_field(holder, "envelope", what)
     if len(checkpoint) > MAX_CHECKPOINT_BYTES:
         raise Rejected(Reason.TOO_LARGE, f"{what}: the checkpoint is too large")

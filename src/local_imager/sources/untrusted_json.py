@@ -94,6 +94,13 @@ def object_field(document: Document, key: str, what: str) -> Document:
     return value
 
 
+def holder_field(document: Document, key: str, what: str, *allowed: str) -> Document:
+    """Return a field that must be an object with no other keys than these."""
+    holder = object_field(document, key, what)
+    only_keys(holder, allowed, what)
+    return holder
+
+
 def objects_field(document: Document, key: str, what: str, max_items: int) -> tuple[Document, ...]:
     """Return a list of objects, empty when the field is left out."""
     value = document.get(key, [])
