@@ -106,8 +106,8 @@ class LockGuard:
         except NotFound as error:
             raise NotFound(
                 f"an image of the lock {self._file.path} cannot be had: {error.message}",
-                hint="it was taken away upstream: use a store or bundle that has it (--from), or "
-                f"accept what is there now; {_RENEW}",
+                hint="use a store, bundle or mirror that has it (--from); where upstream took it "
+                f"away for good, accept what is there now: {_RENEW}",
                 code="locked-image-gone",
             ) from error
 

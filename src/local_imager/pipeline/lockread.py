@@ -95,7 +95,7 @@ def malformed(
 ) -> InputError:
     """Return the error for a lock that cannot be read as one."""
     return InputError(
-        f"the lock {source} is not valid: {problem}",
+        f"the lock is not valid: {problem}",
         hint="take back the change, or delete the file and make it anew with local-imager lock",
         code="lock-malformed",
         source=source,

@@ -180,7 +180,7 @@ def test_what_is_no_lock_is_refused_with_its_place(name: str) -> None:
         parse_lock(text.encode(), "x.lock")
     assert caught.value.code == "lock-malformed"
     assert caught.value.exit_code == 2
-    assert "x.lock" in caught.value.message
+    assert caught.value.location == "x.lock"
 
 
 def test_a_merge_conflict_is_told_with_line_and_column() -> None:
