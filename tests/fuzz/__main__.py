@@ -9,10 +9,13 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 Attack = Callable[[str], None]
 
@@ -67,9 +70,9 @@ def forked(names: list[str], attack: Attack, jobs: int, logs: Path | None) -> Ma
         process, status = os.wait()
         statuses[running.pop(process)] = os.waitstatus_to_exitcode(status)
 
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
-        # The engine ends its process at once, so nothing in there cleans up.
-        tempfile.tempdir = scratch
+    # The engine ends its process at once, so nothing in there cleans up; and nothing may, twice.
+    tempfile.tempdir = tempfile.mkdtemp(prefix="fuzz-")
+    try:
         for name in names:
             if len(running) >= jobs:
                 await_one()
@@ -80,13 +83,26 @@ def forked(names: list[str], attack: Attack, jobs: int, logs: Path | None) -> Ma
                     log = os.open(logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
                     os.dup2(log, 1)
                     os.dup2(log, 2)
-                attack(name)
-                sys.stdout.flush()
-                os._exit(0)
+                child(attack, name)
             running[process] = name
         while running:
             await_one()
+    finally:
+        shutil.rmtree(tempfile.tempdir)
     return statuses
+
+
+def child(attack: Attack, name: str) -> NoReturn:
+    """Run the attack and end this process without what its parent would clean up."""
+    status = 1
+    try:
+        attack(name)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
 
 
 if __name__ == "__main__":
