@@ -92,6 +92,7 @@ class PolicyFlags:
         file or flags stand alone: what the settings say takes no part. Raises
         :class:`InputError` for flags that do not go together, :class:`SettingsError`.
         """
+        self._check_root()
         signer = self._given("key", "issuer", "issuer_regexp", "identity", "identity_regexp")
         if signer:
             if self.policy is not None:
@@ -103,6 +104,13 @@ class PolicyFlags:
         if self.hash_algorithm is not None:
             raise InputError("--hash-algorithm says something about a key", hint="add --key FILE")
         return self._adjusted(self._from_file() if self.policy is not None else _settings(app))
+
+    def _check_root(self) -> None:
+        """A root that cannot be used is a bad argument, whether or not a signature needs it."""
+        from local_imager.sources.trusted_root import load_trusted_root
+
+        if self.trusted_root is not None:
+            load_trusted_root(Path(self.trusted_root))
 
     def _from_flags(self, signer: Mapping[str, Any]) -> TrustPolicy:
         from local_imager.sources.trust import Origin
