@@ -39,7 +39,7 @@ def attack_logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bounded_attack_finds_nothing(name: str, attack_logs: Path) -> None:
     said = (attack_logs / f"{name}.log").read_text(errors="replace")
     tried = re.search(r"number_of_executed_units: (\d+)|(\d+) inputs", said)
-    assert tried and int(tried[1] or tried[2]) >= len(list(HARNESSES[name].seeds.iterdir())), said
+    assert tried and int(tried[1] or tried[2]) > 0, said
     assert "ERROR: libFuzzer" not in said and "Traceback" not in said, said[-6000:]
 
 
