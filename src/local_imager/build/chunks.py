@@ -186,7 +186,7 @@ def in_order(
 ) -> Iterator[T]:
     """Apply ``work`` to the pieces on several threads and yield the results in order.
 
-    At most twice as many pieces as workers are held at once. Raises :class:`Interrupted` when
+    Little more than one piece for each worker is held at once. Raises :class:`Interrupted` when
     ``cancel`` is set.
     """
     waiting: deque[Future[T]] = deque()
@@ -196,7 +196,7 @@ def in_order(
                 if cancel.is_set():
                     raise Interrupted("the compression was stopped")
                 waiting.append(pool.submit(work, piece))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

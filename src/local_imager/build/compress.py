@@ -28,7 +28,10 @@ XZ_PRESET: Final = 0
 GZIP_LEVEL: Final = 6
 ZSTD_LEVEL: Final = 3
 # Larger than the dictionary of preset 0 (256 KiB), so little is lost between blocks.
-XZ_BLOCK_BYTES: Final = 4 * 1024 * 1024
+XZ_BLOCK_BYTES: Final = 2 * 1024 * 1024
+# Each worker holds pieces before and after compression; more than this gains little and costs
+# memory on hosts with many cores.
+MAX_WORKERS: Final = 8
 
 _XZ_MAGIC: Final = b"\xfd7zXZ\x00"
 _XZ_FLAGS: Final = bytes([0, lzma.CHECK_CRC64])
@@ -58,6 +61,7 @@ def compress_file(
     ``use_up`` gives the source's room back while it is read. Raises :class:`Interrupted` when
     ``cancel`` is set, ``OSError`` when the disk is full.
     """
+    workers = min(workers, MAX_WORKERS)
     size_bytes = source.stat().st_size
     chunk_bytes = XZ_BLOCK_BYTES if out_format == ".xz" else CHUNK_BYTES
     chunks = file_chunks_ahead(source, chunk_bytes, cancel, use_up=use_up)

@@ -107,7 +107,9 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
             dig_holes(folder / "raw" / raw_name)
     raw_entry = run_entry(request, result.exit_code, result.duration_s)
     disk = _RawDisk(bench, request, folder, LinkedEvent(bench.cancel), shared=len(group) > 1)
-    pool = ThreadPoolExecutor(len(group), thread_name_prefix="formats")
+    # Each works on all cores already; a few at once hide what waits, more would only take memory.
+    side_by_side = min(len(group), max(2, min(bench.options.jobs, 4)))
+    pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="formats")
     try:
         futures = {pool.submit(_make_asset, disk, job): job for job in group}
         for future in as_completed(futures):

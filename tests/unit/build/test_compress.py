@@ -102,7 +102,7 @@ def test_gigabytes_of_zeros_are_small_and_quick(tmp_path: Path) -> None:
     source = tmp_path / "disk"
     with source.open("wb") as stream:
         stream.truncate(3 << 30)
-    for out_format, most in ((".xz", 600_000), (".gz", 4_000_000), (".zst", 400_000)):
+    for out_format, most in ((".xz", 1_000_000), (".gz", 4_000_000), (".zst", 400_000)):
         target = tmp_path / f"packed{out_format}"
         compress_file(source, target, out_format, 2, threading.Event())
         assert target.stat().st_size < most
