@@ -9,6 +9,7 @@ switch it on. ``[[trust]]`` entries of a project file are kept apart and can onl
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ PROJECT_FILE: Final = "local-imager.toml"
 ENV_PREFIX: Final = "LOCAL_IMAGER_"
 # A settings file is written by hand; more than this is a mistake (or an attack on the parser).
 MAX_FILE_BYTES: Final = 256 * 1024
+# Keys of ours have three parts at most.
+_MAX_DOTS: Final = 8
+# The closing quote is optional, so that a string without one costs one look, not one per quote.
+_TOML_STRING: Final = re.compile(r""""(?:[^"\\]|\\.)*"?|'[^']*'?""")
 
 
 def _xdg(variable: str, fallback: str) -> Path:
@@ -257,10 +262,27 @@ def _load_toml(path: Path, faults: list[str]) -> dict[str, Any]:
             untrusted_data = stream.read(MAX_FILE_BYTES + 1)
         if len(untrusted_data) > MAX_FILE_BYTES:
             raise ValueError(f"is larger than {MAX_FILE_BYTES} bytes")
-        return tomllib.loads(untrusted_data.decode())
-    except (OSError, ValueError) as error:
+        text = untrusted_data.decode()
+        if costly := costly_toml_line(text):
+            raise ValueError(f"line {costly} has a string of several lines or an endless key")
+        return tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
         faults.append(f"{path}: {error}")
         return {}
+
+
+def costly_toml_line(untrusted_text: str) -> int | None:
+    """Return the first line that would make the parser slow, counted from 1, or None.
+
+    ``tomllib`` takes quadratic time over a dotted key of many parts; a string of several lines
+    could hide one from the count, and nothing of ours needs either.
+    """
+    for number, line in enumerate(untrusted_text.split("\n"), 1):
+        if '"""' in line or "'''" in line:
+            return number
+        if line.count(".") > _MAX_DOTS and _TOML_STRING.sub("", line).count(".") > _MAX_DOTS:
+            return number
+    return None
 
 
 def _read_file(

@@ -140,3 +140,14 @@ def test_each_setting_is_a_field_with_its_own_key_and_variable() -> None:
     fields = set(Settings.__dataclass_fields__) - {"trust"}
     assert {setting.field for setting in SETTINGS} == fields
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a" + ".a" * 60_000 + " = 1\n", "x = " + "[" * 50_000, 'x = """\n' + "a." * 50_000 + '"""\n'],
+    ids=["dotted", "nested", "hidden"],
+)
+def test_a_file_that_holds_the_parser_up_is_refused(home: Path, text: str) -> None:
+    project(home, text)
+    with pytest.raises(SettingsError, match=r"local-imager\.toml"):
+        load(home)

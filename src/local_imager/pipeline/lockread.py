@@ -23,6 +23,7 @@ from local_imager.pipeline.lockfile import (
 )
 from local_imager.profile.model import ARCHES, Arch, Role
 from local_imager.profile.version import TalosVersion
+from local_imager.settings import costly_toml_line
 
 # A version with a dozen schematics takes some 10 KiB; more than this was not made by us.
 MAX_LOCK_BYTES: Final = 4 * 1024**2
@@ -33,10 +34,6 @@ MAX_TEXT: Final = 1024
 _ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _SIZE_KEYS: Final = frozenset({*ARCHES, "any"})
 _MAX_SIZE_BYTES: Final = 1 << 50
-# tomllib takes quadratic time over a dotted key; ours have two parts, and a line has one of them.
-_MAX_DOTS: Final = 8
-# The closing quote is optional so that a string without one costs one look and not one per quote.
-_STRING: Final = re.compile(r""""(?:[^"\\]|\\.)*"?|'[^']*'?""")
 _PLACE: Final = re.compile(r"\(at line (\d+), column (\d+)\)")
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -68,7 +65,8 @@ def parse_lock(untrusted_data: bytes, source: str) -> Lock:
         raise malformed(source, f"it is larger than {MAX_LOCK_BYTES} bytes")
     try:
         text = untrusted_data.decode()
-        _check_cost(text, source)
+        if costly := costly_toml_line(text):
+            raise malformed(source, "a string of several lines or an endless key", costly)
         document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise malformed(source, "it is not UTF-8") from error
@@ -79,15 +77,6 @@ def parse_lock(untrusted_data: bytes, source: str) -> Lock:
         line, column = (int(found[1]), int(found[2])) if found else (None, None)
         raise malformed(source, f"it is not TOML: {error}"[:300], line, column) from error
     return _lock(_Table(document, "", source))
-
-
-def _check_cost(untrusted_text: str, source: str) -> None:
-    """Refuse long dotted keys, and the strings of many lines that could hide one from the count."""
-    if '"""' in untrusted_text or "'''" in untrusted_text:
-        raise malformed(source, "it has a string of several lines")
-    for number, line in enumerate(untrusted_text.split("\n"), 1):
-        if line.count(".") > _MAX_DOTS and _STRING.sub("", line).count(".") > _MAX_DOTS:
-            raise malformed(source, "a key has too many parts", number)
 
 
 def malformed(
