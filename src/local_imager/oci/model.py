@@ -330,7 +330,8 @@ def parse_manifest(untrusted_data: bytes, media_type: str, what: str) -> Manifes
     inner = document.get("mediaType", media_type)
     if inner != media_type:
         raise SourceError(
-            f"{what} says it is {inner!r}, served as {media_type!r}", code="malformed"
+            f"{what} says it is {str(inner)[:80]!r}, served as {media_type[:80]!r}",
+            code="malformed",
         )
     if "manifests" in document and ("layers" in document or "config" in document):
         raise SourceError(f"{what} is both an index and a manifest", code="malformed")
@@ -347,4 +348,6 @@ def parse_manifest(untrusted_data: bytes, media_type: str, what: str) -> Manifes
         config = parse_descriptor(document.get("config"), what)
         layers = _descriptor_list(document, "layers", what)
         return Manifest(untrusted_data, media_type, config, layers, **common)
-    raise SourceError(f"{what} has the unsupported media type {media_type!r}", code="malformed")
+    raise SourceError(
+        f"{what} has the unsupported media type {media_type[:80]!r}", code="malformed"
+    )
