@@ -161,7 +161,7 @@ def verify(ctx: click.Context, images: tuple[str, ...], as_json: bool) -> None:
 def _answer(
     source: ImageSource, image: HeldImage, policy: Any, app: App, store: Store
 ) -> dict[str, Any]:
-    from local_imager.errors import IntegrityError, NotFound
+    from local_imager.errors import SourceError
     from local_imager.sources.evidence import evidence_document, read_evidence
     from local_imager.sources.inventory import verify_held
     from local_imager.sources.memory import LogMemory
@@ -171,7 +171,7 @@ def _answer(
     named = {"image": str(image.reference), "digest": str(image.descriptor.digest)}
     try:
         verified = verify_held(source, image, policy, app.sink, memory)
-    except (VerificationRefused, IntegrityError, NotFound) as error:
+    except (VerificationRefused, SourceError) as error:  # broken bytes are no image either
         return {**error.as_dict(), **named, "accepted": False, "kept_evidence": kept}
     answer = {**_as_dict(verified), **named, "accepted": True}
     return {**answer, "evidence": evidence_document(verified), "kept_evidence": kept}

@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
 
-from local_imager.errors import IntegrityError, SourceError, StoreError, VerificationRefused
+from local_imager.errors import IntegrityError, StoreError, VerificationRefused
 from local_imager.events import NULL_SINK, EventSink, Message
 from local_imager.oci.model import Descriptor, Digest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
@@ -205,24 +205,13 @@ def _recollect(
 
 
 def _read_subject(source: ImageSource, reference: Reference, descriptor: Descriptor) -> None:
-    try:
-        raw = source.manifest(reference, descriptor.digest)
-        if Digest.of(raw.untrusted_data) == descriptor.digest:
-            parse_manifest(raw.untrusted_data, raw.media_type, str(reference))
-            return
-    except SourceError as error:
-        if error.code != "malformed":
-            raise
-        raise VerificationRefused(
-            f"{reference} is refused: {error.message}",
-            hint=error.hint or "the image is broken, whoever signed it",
-            code=Reason.MALFORMED.code,
-            image=str(reference),
-        ) from error
-    raise IntegrityError(
-        f"the manifest of {reference} does not match its digest {descriptor.digest}",
-        hint=f"the copy in {source.location} is damaged or was changed: fetch it again",
-    )
+    raw = source.manifest(reference, descriptor.digest)
+    if Digest.of(raw.untrusted_data) != descriptor.digest:
+        raise IntegrityError(
+            f"the manifest of {reference} does not match its digest {descriptor.digest}",
+            hint=f"the copy in {source.location} is damaged or was changed: fetch it again",
+        )
+    parse_manifest(raw.untrusted_data, raw.media_type, str(reference))
 
 
 def _evidence(
