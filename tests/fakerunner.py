@@ -110,10 +110,13 @@ def _talk(process: subprocess.Popen[bytes], stdin: bytes, log: ImagerLog) -> Non
     try:
         process.stdin.write(stdin)
         process.stdin.close()
+    except BrokenPipeError:
+        pass  # a program need not read its input
+    try:
         while chunk := process.stdout.read1(4096):  # type: ignore[attr-defined]
             log.feed(chunk)
-    except (BrokenPipeError, ValueError):
-        return  # the process was killed: its pipes are broken, or closed under the reader
+    except ValueError:
+        return  # the process was killed, and its pipe closed under the reader
 
 
 def _watch(
