@@ -111,7 +111,7 @@ def _host_config(
         "DeviceCgroupRules": list(extra.device_rules),
         # Output is taken from the attached stream; the engine keeps no copy on its disk,
         # because the imager prints its whole profile, secrets included.
-        "LogConfig": {"Type": "none" if engine.name != "podman" else "k8s-file", "Config": {}},
+        "LogConfig": {"Type": "none", "Config": {}},
         # Removed by us in all cases; the engine's own removal would race with reading the
         # exit status and the outputs.
         "AutoRemove": False,
