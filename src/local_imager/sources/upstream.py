@@ -95,8 +95,7 @@ class Sources:
         self._upstream_tags: tuple[str, ...] | None = None
         self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
         self._catalogues: dict[TalosVersion, Catalogue] = {}
-        self._lock = threading.Lock()
-        self._memory = LogMemory(store.path, store.layout.locks_dir)
+        self._lock, self._memory = threading.Lock(), LogMemory(store.path, store.layout.locks_dir)
 
     def pinned(self, pin: Pin) -> Sources:
         """Return the same sources in which every image asked for is the one that ``pin`` names."""
@@ -177,6 +176,7 @@ class Sources:
                 sink=self._sink,
                 jobs=self._jobs,
                 stop=stop,
+                memory=self._memory,
             )
 
     def survey(self, requirement: Requirement, *, refresh: bool = False) -> SurveyedImage:
