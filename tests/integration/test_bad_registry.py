@@ -51,7 +51,7 @@ REGISTRIES: dict[str, tuple[Script, int, tuple[str, ...]]] = {
     "401": (answers(401), 1, ("401", "login")),
     "403": (answers(403), 1, ("403",)),
     "500": (answers(500), 1, ("500",)),
-    "garbage": (answers(200, b"{garbage"), 3, ("not valid JSON",)),
+    "garbage": (answers(200, b"{garbage"), 1, ("not valid JSON",)),
     "a web page": (answers(200, b"<html>welcome</html>", "text/html"), 1, ("sends a web page",)),
     "a wrong digest": (not_what_was_named, 3, ("sha256:",)),
     "a cut answer": (cut_short, 1, ()),
