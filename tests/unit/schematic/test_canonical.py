@@ -103,7 +103,10 @@ def test_floats_are_read_back(number: float) -> None:
 LINES = st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=20)
 TEXTS = st.one_of(
     LINES,
-    st.lists(LINES.filter(lambda line: line.strip() and line[0] != " "), min_size=1).map("\n".join),
+    # The library cannot read a block of its own that begins with a tab, nor can we.
+    st.lists(LINES.filter(lambda line: line.strip() and line[0] not in " \t"), min_size=1).map(
+        "\n".join
+    ),
     st.sampled_from(
         ["yes", "1", "1_0", "0x1", "~", "<<", "12:30", "2024-01-01", "", "- a", "a: b"]
     ),

@@ -1,10 +1,11 @@
-"""A round of comparison with the factory's YAML library itself, with new cases each day.
+"""A round of comparison with the factory's YAML library itself.
 
 Runs where Go is installed; the committed answers of the same library are tested everywhere.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from datetime import date
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.golden.oracle.cases import CaseMaker
 from tests.golden.oracle.library import ask_oracle, build_oracle
 
 CASES = 12_000
+# A fixed round, and on a developer's machine one that is new each day.
+SEEDS = [7] if os.environ.get("CI") else [7, date.today().toordinal()]
 
 
 def _ours(data: bytes) -> str | None:
@@ -33,7 +36,7 @@ if shutil.which("go") is not None:
     def oracle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return build_oracle(tmp_path_factory.mktemp("oracle"))
 
-    @pytest.mark.parametrize("seed", [7, date.today().toordinal()])
+    @pytest.mark.parametrize("seed", SEEDS)
     def test_new_cases(oracle: Path, seed: int) -> None:
         maker = CaseMaker(seed)
         cases = [maker.make() for _ in range(CASES // 2)]
