@@ -28,6 +28,10 @@ help: ## Show this list
 demo: $(READY) lab ## Run the main job for real: build and boot images of two Talos versions
 	@$(LAB) run --engine -- $(BIN)/python -m lab.demo
 
+.PHONY: trust-demo
+trust-demo: $(READY) lab ## Build from keyless-signed images without a network, and see four others refused
+	@$(LAB) run --engine -- $(BIN)/python -m lab.trust_demo
+
 .PHONY: image
 image: $(READY) ## Build SCHEMATIC for VERSION [ASSETS="…"] [OUT=out] [UPSTREAM=official|lab]
 	@test -n "$(SCHEMATIC)" || { echo "name a schematic: make image SCHEMATIC=schematics/vanilla.yaml VERSION=v1.9.0" >&2; exit 2; }

@@ -105,7 +105,11 @@ def put_images(layout: Layout, parts: Sequence[VersionParts], work: Path) -> lis
 
 
 def sign_images(
-    place: Place, signer: StepResult, layout: Layout, images: Sequence[Signable]
+    place: Place,
+    signer: StepResult,
+    layout: Layout,
+    images: Sequence[Signable],
+    identity: str = IDENTITY,
 ) -> Path:
     """Sign the images, enter the signatures, and return the trusted root that they verify with.
 
@@ -113,7 +117,7 @@ def sign_images(
     """
     asked = {
         "issuer": ISSUER,
-        "identity": IDENTITY,
+        "identity": identity,
         "images": [
             {
                 "name": image.reference.rpartition(":")[0],

@@ -65,6 +65,7 @@ def clean(place: Place, everything: bool) -> list[str]:
         raise LabError(f"in use by a running `lab run`: {', '.join(used)}")
     stop_leftovers(place)
     doomed = [place.services, *place.steps.glob(".*"), *place.root.glob(".upstream*")]
+    doomed += place.root.glob(".trust-demo-*")
     if everything:
         doomed = [place.root]
     removed = []
