@@ -22,7 +22,7 @@ customization:
     kind: TrustdConfig
     token: {SECRET}
 """
-ASSETS = ("metal-amd64-uki.efi", "metal-amd64.iso", "metal-amd64.qcow2", "installer-amd64.tar")
+ASSETS = ("metal-amd64-uki.efi", "metal-amd64.iso", "installer-amd64.tar")
 
 
 @pytest.fixture(scope="module")
