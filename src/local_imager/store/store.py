@@ -239,7 +239,11 @@ class Store:
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
-        """Yield an empty directory in the store's file system, removed at the end."""
+        """Yield an empty directory in the store's file system, removed at the end.
+
+        What killed builds left goes first: a raw disk of theirs may be what fills the disk.
+        """
+        workspace.clean_workspaces(self.work_dir)
         with workspace.workspace(self.work_dir) as path:
             yield path
 

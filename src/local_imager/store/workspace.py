@@ -42,10 +42,11 @@ def stale_workspaces(work_dir: Path) -> list[Path]:
     for path in sorted(work_dir.iterdir()) if work_dir.is_dir() else []:
         with contextlib.suppress(OSError):
             is_lock = path.suffix == _LOCK_SUFFIX
-            if time.time() - path.stat().st_mtime < STAGING_GRACE_S:
-                continue
             if is_lock and path.with_suffix("").exists():
                 continue  # goes with its directory
+            # A lock is taken before its directory is made, so only a bare lock may be in between.
+            if is_lock and time.time() - path.stat().st_mtime < STAGING_GRACE_S:
+                continue
             lock = FileLock(path if is_lock else path.with_name(path.name + _LOCK_SUFFIX))
             if lock.try_acquire():
                 stale.append(path)
