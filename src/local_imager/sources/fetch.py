@@ -221,7 +221,15 @@ class _Download:
         run_all([partial(self._one, blob) for blob in order], jobs, self.stop)
 
     def _one(self, blob: Descriptor) -> None:
-        self.layout.download(blob, self._chunks(blob), on_progress=self._progress(blob))
+        try:
+            self.layout.download(blob, self._chunks(blob), on_progress=self._progress(blob))
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{self.reference} is refused: a part of it was damaged or changed on its way "
+                f"({error.message})",
+                hint=error.hint,
+                code=error.code,
+            ) from error
 
     def _chunks(self, blob: Descriptor) -> Callable[[int], Iterator[bytes]]:
         def stream(offset: int) -> Iterator[bytes]:
