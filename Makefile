@@ -48,7 +48,14 @@ lab: ## Build the private upstream of real parts (once; rebuilt in parts) [LAB_V
 
 .PHONY: test
 test: $(READY) lint type lab ## Run every test: static checks, unit, contract, integration, boot
-	@$(LAB) run --engine --registry --remote-engine --podman -- $(BIN)/pytest $(TESTS)
+ifeq ($(TESTS),tests)
+	@$(BIN)/pytest -q -n auto --dist loadfile tests/unit
+	@$(WITH_ALL) $(BIN)/pytest tests/contract tests/integration
+else
+	@$(WITH_ALL) $(BIN)/pytest $(TESTS)
+endif
+# The unit tests need no engine and share nothing, so they use all cores; the others take turns.
+WITH_ALL = $(LAB) run --engine --registry --remote-engine --podman --
 
 .PHONY: unit
 unit: $(READY) ## Run the tests that need neither lab nor engine
