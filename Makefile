@@ -48,18 +48,11 @@ lab: ## Build the private upstream of real parts (once; rebuilt in parts) [LAB_V
 
 .PHONY: test
 test: $(READY) lint type lab ## Run every test: static checks, unit, contract, integration, boot
-ifeq ($(TESTS),tests)
-	@$(BIN)/pytest -q -n auto --dist loadfile tests/unit
-	@$(WITH_ALL) $(BIN)/pytest tests/contract tests/integration
-else
-	@$(WITH_ALL) $(BIN)/pytest $(TESTS)
-endif
-# The unit tests need no engine and share nothing, so they use all cores; the others take turns.
-WITH_ALL = $(LAB) run --engine --registry --remote-engine --podman --
+	@$(LAB) run --engine --registry --remote-engine --podman -- $(BIN)/pytest $(TESTS)
 
 .PHONY: unit
 unit: $(READY) ## Run the tests that need neither lab nor engine
-	@$(BIN)/pytest tests/unit tests/contract -m "not engine and not lab and not qemu"
+	@$(BIN)/pytest -q -n auto --dist loadfile tests/unit
 
 .PHONY: lint
 lint: $(READY) ## Check style, formatting and the direction of imports

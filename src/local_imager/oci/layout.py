@@ -116,7 +116,10 @@ class Layout(BlobDir):
 
     def _refuse_foreign_files(self) -> None:
         own = {"blobs", "index.json", "locks", "staging", "unverified"}
-        foreign = [n for n in os.listdir(self.path) if n not in own and not n.startswith(".")]
+        names = os.listdir(self.path)
+        if _LAYOUT_FILE in names:
+            return  # another process has just completed it
+        foreign = [name for name in names if name not in own and not name.startswith(".")]
         if foreign:
             raise StoreError(
                 f"{self.path} is not empty and not an OCI layout (it holds {foreign[0]!r})",

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -256,16 +257,23 @@ def test_packed_layers(untrusted: bytes, tmp_path_factory: pytest.TempPathFactor
     clean(lambda: extract_files([layer], ["a"], folder / "out"))
 
 
+@lru_cache
+def _signed(digest: Digest) -> tuple[Signing, bytes]:
+    """Sign once: a key and a signature of another length each time would change what is drawn."""
+    signing = Signing()
+    return signing, signing.bundle(digest)
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_whole_layout_with_changed_blobs(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Blobs are changed and named by their new digests, as one who owns the registry can do."""
-    signing, folder = Signing(), tmp_path_factory.mktemp("forge")
-    forge = Forge(folder / "upstream")
+    forge = Forge(tmp_path_factory.mktemp("forge") / "upstream")
     top = forge.image("siderolabs/imager", "v1.9.0", {"a": b"1"}, ("amd64",))
-    forge.sign_bundle("siderolabs/imager", top, data.draw(either(signing.bundle(top.digest))))
+    signing, bundle = _signed(top.digest)
+    forge.sign_bundle("siderolabs/imager", top, data.draw(either(bundle)))
     reference: Reference = forge.reference("siderolabs/imager", "v1.9.0")
     policy = policy_from_entries([{"pattern": "**", "key": signing.pem}])
     source = LayoutSource.open(forge.layout.path)
