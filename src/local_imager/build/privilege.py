@@ -12,11 +12,10 @@ from typing import Final
 
 from local_imager.build.request import NO_PRIVILEGES, Privileges
 from local_imager.errors import HostError
+from local_imager.profile.builder import knows
 from local_imager.profile.model import BuildPlan
-from local_imager.profile.version import TalosVersion
+from local_imager.profile.quirks import BuilderFeature
 
-# The first imager that fills partitions without attaching them (measured; Talos v1.13 release).
-UNPRIVILEGED_DISKS_SINCE: Final = TalosVersion(1, 13, 0)
 # Exactly what attaching a loop device and mounting its partitions takes; --privileged never.
 LOOP_PRIVILEGES: Final = Privileges(
     capabilities=("SYS_ADMIN", "MKNOD"),
@@ -30,7 +29,7 @@ LOOP_PRIVILEGES: Final = Privileges(
 def needs_loop_devices(plan: BuildPlan) -> bool:
     """Whether this plan's builder makes its disk by mounting it."""
     builder = plan.builder or plan.version
-    return plan.profile.kind == "image" and (builder.release < UNPRIVILEGED_DISKS_SINCE.release)
+    return plan.profile.kind == "image" and not knows(builder, BuilderFeature.UNPRIVILEGED_DISK)
 
 
 def privileges_for(plan: BuildPlan, allow_privileged: bool) -> Privileges:

@@ -9,6 +9,7 @@ from typing import Final
 
 from local_imager.build.request import GIB, MIB, EngineInfo
 from local_imager.errors import HostError
+from local_imager.profile.imager import filled_output
 from local_imager.profile.model import BuildPlan
 from local_imager.profile.version import TalosVersion
 
@@ -23,8 +24,6 @@ _PREALLOCATES_SINCE: Final = TalosVersion(1, 10, 0)
 _SMALL_SCRATCH: Final = 1900 * MIB
 _PREALLOCATED_NEW: Final = 4200 * MIB
 _PREALLOCATED_OLD: Final = 1150 * MIB
-# By how much the imager enlarges a disk for these partitions (Talos pkg/imager/profile/output.go).
-_GROWN_NEW: Final = 3100 * MIB
 # Output plus our compressed copy of it: incompressible content counts twice.
 _OUTPUT_PER_INPUT: Final = 3
 _OUTPUT_BASE: Final = 64 * MIB
@@ -78,9 +77,7 @@ def output_bytes(plan: BuildPlan, input_bytes: int) -> int:
     """
     size = _OUTPUT_BASE + _OUTPUT_PER_INPUT * input_bytes
     if plan.profile.kind == "image":
-        options = plan.profile.document["output"].get("imageOptions") or {}
-        new = plan.version.release >= _PREALLOCATES_SINCE.release
-        size += int(options.get("diskSize") or 0) + (_GROWN_NEW if new else 0)
+        size += int(filled_output(plan.profile.document)["imageOptions"]["diskSize"])
     return size
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from local_imager.errors import PlanError
 from local_imager.profile.effects import DEFAULT_SECTOR_BYTES
 from local_imager.profile.imager import default_bootloader
-from local_imager.profile.model import BuildPlan, Profile
+from local_imager.profile.model import Profile
 from local_imager.profile.platforms import PLATFORMS
 from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, Quirks
 from local_imager.profile.version import TalosVersion
@@ -28,16 +28,6 @@ def newest_fit(versions: Sequence[TalosVersion], base: TalosVersion) -> TalosVer
     fit = [v for v in versions if v >= base and knows(v, BuilderFeature.UNPRIVILEGED_DISK)]
     releases = [v for v in fit if not v.prerelease]
     return max(releases or fit, default=None)
-
-
-def needs_privilege(plan: BuildPlan) -> bool:
-    """Return whether the builder needs loop devices and mounts for this plan.
-
-    False as long as no builder is chosen: the one that is chosen by default needs none.
-    """
-    if plan.builder is None or plan.profile.kind != "image":
-        return False
-    return not knows(plan.builder, BuilderFeature.UNPRIVILEGED_DISK)
 
 
 def check_builder(profile: Profile, version: TalosVersion, builder: TalosVersion | None) -> None:

@@ -13,11 +13,9 @@ from local_imager.errors import PlanError
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.customize import ENROLMENT_FILES, REQUIRED_KEYS
 from local_imager.profile.effects import misfit
-from local_imager.profile.imager import filled_output
-from local_imager.profile.model import BaseFile, BuildPlan, Kind, Locate, PlanOptions, Profile
+from local_imager.profile.model import BaseFile, BuildPlan, Kind, PlanOptions, Profile
 from local_imager.profile.platforms import PLATFORMS
 from local_imager.profile.quirks import Feature, Quirks
-from local_imager.schematic.goyaml.emitter import emit
 
 KERNEL: Final = "vmlinuz"
 INITRAMFS: Final = "initramfs.xz"
@@ -98,34 +96,3 @@ def _check_keys(asset: str, key_files: frozenset[str]) -> None:
             hint="give all three, or none: the imager then makes them from the signing key",
             code="enrolment-files-incomplete",
         )
-
-
-def raw_disk(profile: Profile) -> Profile:
-    """Return the profile of the raw, uncompressed disk that a disk image is made from.
-
-    All disk formats and compressions of one platform share it. Profiles of other kinds come back
-    as they are.
-    """
-    if profile.kind != "image":
-        return profile
-    output = dict(profile.document["output"])
-    options = {**output["imageOptions"], "diskFormat": "raw"}
-    options.pop("diskFormatOptions", None)
-    output.update(imageOptions=options, outFormat="raw")
-    return Profile({**profile.document, "output": output})
-
-
-def disk_bytes(profile: Profile) -> int:
-    """Return the size of the raw disk that the imager will make; 0 for other kinds."""
-    if profile.kind != "image":
-        return 0
-    return int(filled_output(profile.document)["imageOptions"]["diskSize"])
-
-
-def profile_text(profile: Profile, locate: Locate) -> str:
-    """Return the profile as the YAML that the imager reads from its standard input.
-
-    Written by the rules of the imager's own YAML library, so that each value of an overlay's
-    options reads back as what it was.
-    """
-    return emit(profile.rendered(locate).items())

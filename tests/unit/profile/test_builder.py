@@ -6,7 +6,7 @@ import pytest
 
 from local_imager.errors import PlanError
 from local_imager.profile.assetname import AssetName
-from local_imager.profile.builder import knows, needs_privilege
+from local_imager.profile.builder import knows
 from local_imager.profile.model import BuildPlan, PlanOptions
 from local_imager.profile.plan import plan
 from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature
@@ -95,23 +95,7 @@ def test_without_a_builder_nothing_is_refused() -> None:
     tag = "v1.13.0"
     asset = AssetName.parse("metal-amd64.raw")
     found = plan(schematics()["sector-4096"], version(tag), asset, None)
-    assert not needs_privilege(found)
     assert found.requirements[0].tag == ""
-
-
-@pytest.mark.parametrize(
-    ("builder", "asset", "needed"),
-    [
-        ("v1.12.1", "metal-amd64.raw", True),
-        ("v1.9.0", "metal-amd64.qcow2", True),
-        ("v1.13.0-alpha.1", "metal-amd64.raw", False),
-        ("v1.13.0", "metal-amd64.raw", False),
-        ("v1.9.0", "metal-amd64.iso", False),
-        ("v1.9.0", "installer-amd64.tar", False),
-    ],
-)
-def test_disk_images_by_old_builders_need_privilege(builder: str, asset: str, needed: bool) -> None:
-    assert needs_privilege(built_by(builder, "vanilla", asset, "v1.9.0")) is needed
 
 
 @pytest.mark.parametrize("tag", ["v1.13.0", "v1.9.0"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from local_imager.errors import PlanError
 from local_imager.profile.assetname import AssetName
-from local_imager.profile.handed import build_profile, disk_bytes, profile_text, raw_disk
+from local_imager.profile.handed import build_profile
 from local_imager.profile.model import BaseFile, KeyFile, PlanOptions
 from local_imager.profile.plan import plan
 from local_imager.profile.platforms import PLATFORMS
@@ -18,7 +17,6 @@ from tests.unit.profile.vectors import (
     catalogue,
     factory_path,
     golden,
-    schematic,
     schematics,
     version,
 )
@@ -138,38 +136,3 @@ def test_half_a_set_of_enrolment_files_is_refused() -> None:
     with pytest.raises(PlanError) as caught:
         handed("vanilla", "metal-amd64-secureboot.iso", "v1.13.0", options)
     assert caught.value.code == "enrolment-files-incomplete"
-
-
-@pytest.mark.parametrize("ending", ["qcow2", "vhd.gz", "ova", "raw.xz", "raw.tar.gz", "raw"])
-def test_all_disk_formats_share_one_raw_disk(ending: str) -> None:
-    tag = "v1.13.0"
-    plans = [
-        plan(schematics()["vanilla"], version(tag), AssetName.parse(f"nocloud-amd64.{end}"), None)
-        for end in ("raw.zst", ending)
-    ]
-    first, second = (raw_disk(found.profile) for found in plans)
-    assert first == second
-    assert first.document["output"]["outFormat"] == "raw"
-    assert first.document["output"]["imageOptions"]["diskFormat"] == "raw"
-    assert disk_bytes(first) == 4_453_302_272
-
-
-def test_other_kinds_have_no_raw_disk() -> None:
-    found = plan(
-        schematics()["vanilla"], version("v1.13.0"), AssetName.parse("metal-amd64.iso"), None
-    )
-    assert raw_disk(found.profile) is found.profile
-    assert disk_bytes(found.profile) == 0
-
-
-def test_the_text_for_the_imager_reads_back() -> None:
-    text = schematic(
-        "overlay: {name: rpi_generic, image: a/b, options: {a: 'yes', b: yes, n: null, f: 1.5}}\n"
-        "customization: {extraKernelArgs: ['on', 'x: y', '12:30'], meta: [{key: 10, value: 'a\n\n"
-        "b'}]}\n"
-    )
-    tag = "v1.13.0"
-    asset = AssetName.parse("metal-arm64.raw.xz")
-    found = plan(text, version(tag), asset, catalogue(tag), KEYS)
-    profile = build_profile(found, KEYS)
-    assert yaml.safe_load(profile_text(profile, factory_path)) == profile.rendered(factory_path)
