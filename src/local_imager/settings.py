@@ -367,8 +367,10 @@ def _read_environment(
             faults[before:] = [f"{name}: {fault}" for fault in faults[before:]]
 
 
-# Read by the command line (--config, --debug) and by the lab, not by this module.
-_OWN_VARIABLES: Final = frozenset({ENV_PREFIX + name for name in ("CONFIG", "DEBUG", "LAB")})
+# Read by the command line (--config, --debug, signing) and by the lab, not by this module.
+_OWN_VARIABLES: Final = frozenset(
+    {ENV_PREFIX + name for name in ("CONFIG", "DEBUG", "KEY_PASSPHRASE", "LAB")}
+)
 
 
 def _nearest(key: str, candidates: Mapping[str, Setting] | None = None) -> str:

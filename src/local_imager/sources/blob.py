@@ -35,7 +35,7 @@ def verify_blob(
     if len(artifact) > MAX_ARTIFACT_BYTES:
         raise Rejected(Reason.TOO_LARGE, f"the file is larger than {MAX_ARTIFACT_BYTES} bytes")
     bundle = parse_bundle(untrusted_bundle)
-    return judge(_candidate(bundle, artifact, predicate_type), signer)
+    return judge(candidate_of(bundle, artifact, predicate_type), signer)
 
 
 def examine_blob(
@@ -53,7 +53,7 @@ def examine_blob(
     try:
         if len(artifact) > MAX_ARTIFACT_BYTES:
             raise Rejected(Reason.TOO_LARGE, f"the file is larger than {MAX_ARTIFACT_BYTES} bytes")
-        candidate = _candidate(parse_bundle(untrusted_bundle), artifact, predicate_type)
+        candidate = candidate_of(parse_bundle(untrusted_bundle), artifact, predicate_type)
     except Rejected as error:
         return Verdict("unknown", "file", reason=error.reason, detail=error.message)
     verdicts = []
@@ -68,7 +68,11 @@ def examine_blob(
     return verdicts[0]
 
 
-def _candidate(bundle: Bundle, artifact: bytes, predicate_type: str) -> Candidate:
+def candidate_of(bundle: Bundle, artifact: bytes, predicate_type: str = "") -> Candidate:
+    """Return a file's signature ready to be judged; nothing of it is verified yet.
+
+    ``predicate_type`` is what an attestation has to be of, anything when it is empty.
+    """
     digest = Digest.of(artifact)
     envelope, message = bundle.envelope, bundle.message
 

@@ -9,6 +9,9 @@ segment, ``**`` for one or more whole segments. Specificity, most important firs
 3. the more characters that are not wildcards win.
 
 Patterns that are still equal rank side by side: what either accepts is accepted.
+
+``bundles`` is reserved: it stands for bundles that are carried over a gap, and for no image. It
+could be none, since an image's name always has a registry and a slash.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from local_imager.errors import SettingsError
 MAX_PATTERN_CHARACTERS: Final = 512
 # More wildcards than path segments of any real name only make matching slow.
 MAX_WILDCARDS: Final = 8
+BUNDLES: Final = "bundles"
 _ALLOWED: Final = re.compile(r"[a-z0-9._:/*\[\]-]+")
 
 
@@ -54,9 +58,14 @@ class NamePattern:
             )
         return cls(lowered)
 
+    @property
+    def for_bundles(self) -> bool:
+        """Whether this is the reserved pattern; no other, ``**`` among them, covers a bundle."""
+        return self.text == BUNDLES
+
     def matches(self, name: str) -> bool:
         """Say whether the pattern covers ``registry/repository``."""
-        return _compiled(self.text).fullmatch(name.lower()) is not None
+        return not self.for_bundles and _compiled(self.text).fullmatch(name.lower()) is not None
 
     @property
     def specificity(self) -> tuple[bool, int, int]:

@@ -142,6 +142,15 @@ class TrustPolicy:
         narrowed = (_most_specific(layer, name) for layer in self.layers)
         return (base, *(group for group in narrowed if group))
 
+    def bundle_groups(self) -> tuple[tuple[TrustRule, ...], ...]:
+        """Return the groups of rules for bundles: each has to be satisfied, as for an image.
+
+        The first group is the base policy's; it is empty where that says nothing of bundles, and
+        then nobody vouches for one: a layer (a project's file) asks, and grants nothing.
+        """
+        base, *layers = (_for_bundles(rules) for rules in (self.rules, *self.layers))
+        return (base, *(group for group in layers if group))
+
     def in_order(self) -> tuple[TrustRule, ...]:
         """Return the base rules as they count: the most specific pattern first."""
         return tuple(sorted(self.rules, key=lambda rule: rule.pattern.specificity, reverse=True))
@@ -151,6 +160,10 @@ def _most_specific(rules: tuple[TrustRule, ...], name: str) -> tuple[TrustRule, 
     matching = [rule for rule in rules if rule.pattern.matches(name)]
     best = max((rule.pattern.specificity for rule in matching), default=None)
     return tuple(rule for rule in matching if rule.pattern.specificity == best)
+
+
+def _for_bundles(rules: tuple[TrustRule, ...]) -> tuple[TrustRule, ...]:
+    return tuple(rule for rule in rules if rule.pattern.for_bundles)
 
 
 def default_policy() -> TrustPolicy:

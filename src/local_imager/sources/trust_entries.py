@@ -95,6 +95,8 @@ def policy_from_entries(
         where = f"{source or origin.value}: trust entry {number}"
         checked = _checked(entry, where)
         pattern = NamePattern.parse(checked.get("pattern", ""), where)
+        if pattern.for_bundles:
+            _check_bundle_rule(checked, where)
         signer = _signer(checked, base_dir or Path(), origin, where)
         threshold, rollback = checked.get("threshold", 1), checked.get("rollback", "warn")
         rules.append(TrustRule(pattern, signer, origin, source, threshold, rollback))
@@ -124,6 +126,23 @@ def _checked(entry: object, where: str) -> Entry:
             source=where,
         )
     return entry
+
+
+def _check_bundle_rule(entry: Entry, where: str) -> None:
+    """Refuse what a bundle could never satisfy, or what would promise a check that there is not."""
+    if entry.get("threshold", 1) > 1:
+        raise SettingsError(
+            "a bundle has one signature, so a threshold above 1 refuses every bundle",
+            hint='leave threshold out where pattern = "bundles"; of several entries one has to '
+            "accept",
+            source=where,
+        )
+    if "rollback" in entry:
+        raise SettingsError(
+            "rollback means nothing for bundles: only images have a name and tag to compare under",
+            hint='leave rollback out where pattern = "bundles"',
+            source=where,
+        )
 
 
 def _value_problem(key: str, value: object) -> str:
