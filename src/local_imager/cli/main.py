@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
 import click
 
@@ -33,6 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "versions": ("sources:versions", "List the Talos versions that can be built."),
     "extensions": ("sources:extensions", "List a version's official extensions."),
     "overlays": ("sources:overlays", "List a version's overlays."),
+    "bundle": ("bundle:bundle", "Carry images and assets over an air gap in a verified file."),
     "store": ("store:store", "Look into and clean the content-addressed store."),
     "secureboot": ("secureboot:secureboot", "Make secure boot signing keys."),
     "boot-test": ("boot:boot_test", "Boot a built file in QEMU and read its console."),
@@ -41,32 +43,36 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are used."""
+    """A group whose commands, those of ``table``, are imported when they are used."""
+
+    table: ClassVar[Mapping[str, tuple[str, str]]] = COMMANDS
+    help_command: ClassVar[str] = "local-imager --help"
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the table, which follows the user's way of work."""
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return the command, or None when there is no such name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        module, _, attribute = self.table[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"local_imager.cli.{module}"), attribute)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the help table without importing any command."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in self.table.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Name the nearest command when one is mistyped."""
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in COMMANDS:
-            raise InputError(f"there is no command {name!r}", hint=nearest_hint(name, COMMANDS))
+        if name and not name.startswith("-") and name not in self.table:
+            hint = nearest_hint(name, self.table, f"{self.help_command} lists all")
+            raise InputError(f"there is no command {name!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
 

@@ -121,9 +121,21 @@ class Bundle:
         """Yield what every part begins with, in the order of the file."""
         return (blob for blob in self.blobs if blob.document and blob.carried)
 
+    @cached_property
+    def _needed_by(self) -> Mapping[Digest, tuple[Item, ...]]:
+        needed: dict[Digest, list[Item]] = {}
+        for item in self.items:
+            for digest in item.blobs:
+                needed.setdefault(digest, []).append(item)
+        for blob in self.blobs:
+            if blob.rebuild is not None:
+                held = needed.setdefault(blob.rebuild.payload, [])
+                held += [item for item in needed.get(blob.digest, []) if item not in held]
+        return {digest: tuple(items) for digest, items in needed.items()}
+
     def items_with(self, digest: Digest) -> tuple[Item, ...]:
-        """Return the items that need a blob."""
-        return tuple(item for item in self.items if digest in item.blobs)
+        """Return the items that need a blob, if only to rebuild another from it."""
+        return self._needed_by.get(digest, ())
 
 
 @dataclass(frozen=True, slots=True)
