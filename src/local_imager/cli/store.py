@@ -121,12 +121,17 @@ def export(
 @_json_option
 @click.pass_context
 def remove(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Remove assets or images, and every blob that only they needed."""
+    """Remove assets or images, and every blob that only they needed.
+
+    The name of a held set (`store gc` lists those) gives up what came of an incomplete import.
+    """
     from local_imager.store.gc import Rules, collect
+    from local_imager.store.incoming import is_incoming
 
     opened = _store(ctx)
-    images = {entry.ref_name for entry in opened.images()}
-    full = [name if name in images else opened.show(name).name for name in names]
+    known = {entry.ref_name for entry in opened.images()}
+    known |= {entry.ref_name for entry in opened.layout.entries() if is_incoming(entry)}
+    full = [name if name in known else opened.show(name).name for name in names]
     _report(collect(opened, Rules(names=full)), as_json)
 
 
@@ -159,6 +164,11 @@ def _report(done: Collected, as_json: bool) -> None:
         return
     for name in done.names:
         click.echo(f"{'would remove' if done.dry_run else 'removed'}  {name}")
+    for name in done.held:
+        click.echo(
+            f"held  {name}: parts of a bundle that is not complete; import the other parts, or "
+            f"give it up with `local-imager store rm {name}`"
+        )
     click.echo(
         f"{len(done.blobs)} blobs and {len(done.scraps)} leftovers "
         f"{'would go' if done.dry_run else 'gone'}: {human_size(done.freed_bytes)} freed, "

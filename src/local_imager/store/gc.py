@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from local_imager.errors import NotFound
+from local_imager.errors import NotFound, SourceError, StoreError
 from local_imager.oci.durable import FileLock, explained
 from local_imager.oci.layout import Document
 from local_imager.oci.model import ANNOTATION_REF_NAME, MEDIA_EMPTY, Descriptor, Digest
+from local_imager.store.incoming import held_blobs, is_incoming
 from local_imager.store.reach import is_superseded, reach, subject_of
 from local_imager.store.records import ASSET_PREFIX
 from local_imager.store.store import Store
@@ -47,7 +48,10 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What a collection removed (or would remove): names, blobs, other files, bytes on disk."""
+    """What a collection removed (or would remove): names, blobs, other files, bytes on disk.
+
+    ``held`` are the holds that stay: blobs of sets that did not arrive whole yet.
+    """
 
     names: tuple[str, ...]
     blobs: tuple[Digest, ...]
@@ -55,6 +59,7 @@ class Collected:
     freed_bytes: int
     kept_bytes: int
     dry_run: bool
+    held: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON object that ``store gc --json`` prints."""
@@ -65,6 +70,7 @@ class Collected:
             "scraps": list(self.scraps),
             "freed_bytes": self.freed_bytes,
             "kept_bytes": self.kept_bytes,
+            "held": list(self.held),
         }
 
 
@@ -100,7 +106,8 @@ def _collect(store: Store, rules: Rules, *, dry_run: bool) -> Collected:
     ]
     released = set(reach(layout, entries).needed) - set(needed)
     blobs = list(_removable(store, set(needed), released, rules.grace_s))
-    scraps = list(_scraps(store, rules.grace_s))
+    holds = [entry for entry in staying if is_incoming(entry)]
+    scraps = list(_scraps(store, rules.grace_s, _awaited(store, holds)))
     freed = sum(size for _, size in blobs) + sum(disk_bytes(path) for path in scraps)
     if not dry_run:
         # What no name holds goes first: on a full disk it makes room to write the index.
@@ -117,6 +124,7 @@ def _collect(store: Store, rules: Rules, *, dry_run: bool) -> Collected:
         freed,
         _disk_size(store, needed),
         dry_run,
+        tuple(sorted(entry.ref_name for entry in holds)),
     )
 
 
@@ -200,12 +208,27 @@ def _digest_of(path: Path) -> Digest | None:
     return Digest(name) if len(name) == 64 and set(name) <= set("0123456789abcdef") else None
 
 
-def _scraps(store: Store, grace_s: float) -> Iterator[Path]:
-    """Yield what dead processes left: staging, working directories, old partial downloads."""
+def _awaited(store: Store, holds: list[Descriptor]) -> set[str]:
+    """Return the blobs (hex) that a hold lists and that are not there yet, or only in part."""
+    awaited: set[str] = set()
+    for entry in holds:
+        with contextlib.suppress(SourceError, StoreError):
+            awaited |= {blob.digest.hex for blob in held_blobs(store.layout, entry)}
+    return {name for name in awaited if not store.layout.has(Digest(name))}
+
+
+def _scraps(store: Store, grace_s: float, awaited: set[str]) -> Iterator[Path]:
+    """Yield what dead processes left: staging, working directories, old partial downloads.
+
+    Files in ``unverified/`` are named after their blob, whole or in segments; those of blobs that
+    are awaited stay.
+    """
     yield from store.layout.stale_staging()
     yield from stale_workspaces(store.work_dir)
     folder = store.layout.unverified_dir
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.partition(".")[0] in awaited:
+            continue
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - max(grace_s, _DAY_S):
                 yield path

@@ -15,6 +15,7 @@ from local_imager.oci.model import (
     Index,
 )
 from local_imager.oci.names import attached_to
+from local_imager.store.incoming import MEDIA_HELD, is_incoming
 from local_imager.store.records import ANNOTATION_BUILD_KEY
 
 
@@ -51,23 +52,51 @@ def reach(layout: Layout, entries: Iterable[Descriptor]) -> Reach:
 
     An entry that belongs to another manifest (a signature, a build record) counts only when that
     manifest is reached. Children of an index that were never fetched are not missing: a store
-    keeps the platforms that were asked for.
+    keeps the platforms that were asked for. Of what a hold lists (:mod:`.incoming`) counts what is
+    there in the size listed.
     """
     found = Reach()
     waiting: list[tuple[Descriptor, Digest]] = []
+    holds: list[Descriptor] = []
     for entry in entries:
         subject = subject_of(layout, entry)
-        if subject is None:
+        if is_incoming(entry):
+            holds.append(entry)
+        elif subject is None:
             _walk(layout, entry, entry.ref_name or str(entry.digest), found)
         else:
             waiting.append((entry, subject))
     while True:  # what is attached may itself have something attached
         ready = [pair for pair in waiting if pair[1] in found.needed]
         if not ready:
-            return found
+            break
         waiting = [pair for pair in waiting if pair not in ready]
         for entry, _ in ready:
             _walk(layout, entry, entry.ref_name or str(entry.digest), found)
+    for entry in holds:  # last, so that a blob is told of under the name that it has already
+        _walk_hold(layout, entry, found)
+    return found
+
+
+def _walk_hold(layout: Layout, entry: Descriptor, found: Reach) -> None:
+    """Reach a hold's own documents, and what is there of the blobs that it lists.
+
+    A size that is not the blob's own holds nothing, so that no hold makes a sound blob a fault.
+    """
+    own = Reach()
+    _walk(layout, entry, entry.ref_name, own)
+    for digest, (descriptor, who) in own.needed.items():
+        if descriptor.media_type != MEDIA_HELD or _has_size(layout, descriptor):
+            found.needed.setdefault(digest, (descriptor, who))
+    found.missing += [(digest, who) for digest, who in own.missing if digest == entry.digest]
+    found.malformed += own.malformed
+
+
+def _has_size(layout: Layout, descriptor: Descriptor) -> bool:
+    try:
+        return layout.blob_path(descriptor.digest).stat().st_size == descriptor.size_bytes
+    except OSError:
+        return False
 
 
 def _walk(layout: Layout, entry: Descriptor, who: str, found: Reach) -> None:
