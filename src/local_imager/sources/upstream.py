@@ -7,20 +7,13 @@ if there is one. Nothing leaves this class that did not pass the gate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from local_imager.errors import (
-    InputError,
-    IntegrityError,
-    NotFound,
-    SourceError,
-    VerificationRefused,
-)
+from local_imager.errors import NotFound, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message, step
 from local_imager.oci.host import host_arch
 from local_imager.oci.layout_source import LayoutSource
@@ -31,21 +24,20 @@ from local_imager.profile.model import Arch, Catalogue, Requirement
 from local_imager.profile.quirks import (
     BUILDER_SINCE,
     BuilderFeature,
-    Feature,
-    Quirks,
     available_versions,
 )
 from local_imager.profile.resolve import find_overlay
-from local_imager.profile.version import TalosVersion, nearest_versions
-from local_imager.sources.catalog import (
-    EXTENSION_FILES,
-    MAX_CATALOGUE_BYTES,
-    OVERLAY_FILES,
-    parse_extensions,
-    parse_overlays,
+from local_imager.profile.version import TalosVersion
+from local_imager.sources.catalogues import EXTENSIONS as EXTENSIONS
+from local_imager.sources.catalogues import OVERLAYS as OVERLAYS
+from local_imager.sources.catalogues import (
+    overlay_requirement,
+    read_catalogue,
+    read_overlay_profile,
 )
+from local_imager.sources.explaining import WHERE_ELSE, Explainer
 from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
-from local_imager.sources.imagefiles import boot_files, needed_file, read_files
+from local_imager.sources.imagefiles import boot_files
 from local_imager.sources.inventory import confirm_held
 from local_imager.sources.memory import LogMemory
 from local_imager.sources.parallel import run_all
@@ -55,16 +47,8 @@ from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
 
 IMAGER: Final = "siderolabs/imager"
-EXTENSIONS: Final = "siderolabs/extensions"
-OVERLAYS: Final = "siderolabs/overlays"
 # The first imager that makes disk images without privilege.
 OLDEST_BUILDER: Final = TalosVersion(*BUILDER_SINCE[BuilderFeature.UNPRIVILEGED_DISK])
-# An overlay's profile document has a dozen lines.
-MAX_PROFILE_BYTES: Final = 256 * 1024
-_WHERE_ELSE: Final = (
-    "where no registry can be reached: use the lab (UPSTREAM=lab), a layout or bundle "
-    "(--from DIR), or a mirror (upstream.mirrors)"
-)
 
 Pin = Callable[[Requirement], Requirement]
 """Gives a requirement the digest that it has to have; raises when it may not be used at all."""
@@ -95,6 +79,7 @@ class Sources:
         self._upstream_tags: tuple[str, ...] | None = None
         self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
         self._catalogues: dict[TalosVersion, Catalogue] = {}
+        self._explain = Explainer(self.versions)
         self._lock, self._memory = threading.Lock(), LogMemory(store.path, store.layout.locks_dir)
 
     def pinned(self, pin: Pin) -> Sources:
@@ -114,7 +99,7 @@ class Sources:
             upstream = self._tags()
         except SourceError as error:
             if not held:
-                raise self._unreachable(error) from error
+                raise self._explain.unreachable(error) from error
             self._sink.emit(Message(f"only the store's versions: {error.message}", "warning"))
             upstream = ()
         return available_versions((*upstream, *held))
@@ -165,8 +150,8 @@ class Sources:
             if held is not None:
                 return held
         if self._source is None:
-            raise self._not_found(requirement, f"the store has no {reference}", _WHERE_ELSE)
-        with self._explained(requirement):
+            raise self._explain.not_found(requirement, f"the store has no {reference}", WHERE_ELSE)
+        with self._explain.explained(requirement):
             return fetch_image(
                 self._source,
                 self._store.layout,
@@ -196,8 +181,8 @@ class Sources:
                 if self._source is None:
                     raise
         if self._source is None:
-            raise self._not_found(requirement, f"the store has no {reference}", _WHERE_ELSE)
-        with self._explained(requirement):
+            raise self._explain.not_found(requirement, f"the store has no {reference}", WHERE_ELSE)
+        with self._explain.explained(requirement):
             found = self._source.resolve(reference)
             return survey_image([self._source], reference, found, self._policy, self._sink)
 
@@ -271,25 +256,8 @@ class Sources:
             known = self._catalogues.get(version)
         if known is not None and not refresh:
             return known
-        wanted = [Requirement("extensions-catalogue", EXTENSIONS, str(version))]
-        if Quirks.of(version).has(Feature.OVERLAY):
-            wanted.append(Requirement("overlays-catalogue", OVERLAYS, str(version)))
-        images = self.obtain_all(wanted, refresh=refresh)
-        files = read_files(
-            self._store, images[wanted[0]], EXTENSION_FILES, max_bytes=MAX_CATALOGUE_BYTES
-        )
-        extensions = parse_extensions(
-            needed_file(files, "image-digests", wanted[0]),
-            files.get("descriptions.yaml", b""),
-            self._registry,
-        )
-        catalogue = Catalogue(version, extensions)
-        if len(wanted) > 1:
-            files = read_files(
-                self._store, images[wanted[1]], OVERLAY_FILES, max_bytes=MAX_CATALOGUE_BYTES
-            )
-            text = needed_file(files, "overlays.yaml", wanted[1])
-            catalogue = replace(catalogue, overlays=parse_overlays(text, self._registry))
+        obtain_all = partial(self.obtain_all, refresh=refresh)
+        catalogue = read_catalogue(self._store, self._registry, version, obtain_all)
         with self._lock:
             self._catalogues[version] = catalogue
         return catalogue
@@ -302,14 +270,8 @@ class Sources:
         overlay = find_overlay(catalogue, overlay_name)
         if overlay.profile_document is not None:
             return catalogue
-        reference = overlay.reference
-        image = self.obtain(Requirement("overlay", overlay.image, reference.tag, overlay.digest))
-        name = f"profiles/{overlay.name}.yaml"
-        files = read_files(self._store, image, (name,), max_bytes=MAX_PROFILE_BYTES)
-        try:
-            document = files.get(name, b"").decode()
-        except UnicodeDecodeError as error:
-            raise SourceError(f"{name} of {image.reference} is not UTF-8") from error
+        image = self.obtain(overlay_requirement(overlay))
+        document = read_overlay_profile(self._store, overlay, image)
         completed = tuple(
             replace(entry, profile_document=document) if entry is overlay else entry
             for entry in catalogue.overlays
@@ -357,43 +319,3 @@ class Sources:
     def boot_files(self, base: VerifiedImage, arch: Arch) -> Mapping[str, Path]:
         """Return kernel, initramfs and systemd boot assets of a verified imager, by file name."""
         return boot_files(self._store, base, arch, self._host, self._sink)
-
-    # -- errors -----------------------------------------------------------------------------
-
-    @contextmanager
-    def _explained(self, requirement: Requirement) -> Iterator[None]:
-        """Say what else to try when the source lacks an image or cannot be read."""
-        try:
-            yield
-        except NotFound as error:
-            raise self._not_found(requirement, error.message, error.hint) from error
-        except IntegrityError:
-            raise
-        except SourceError as error:
-            raise self._unreachable(error) from error
-
-    def _not_found(self, requirement: Requirement, message: str, hint: str) -> NotFound:
-        if requirement.role not in ("extension", "overlay"):
-            near = self._nearest(requirement.tag)
-            if near:
-                return NotFound(
-                    f"there is no Talos {requirement.tag} ({message})",
-                    hint=f"nearest versions at hand: {near}",
-                    code="unknown-version",
-                )
-        return NotFound(message, hint=hint)
-
-    def _nearest(self, tag: str) -> str:
-        """Return the versions nearest to a tag as text; empty when it exists or none are known."""
-        try:
-            asked = TalosVersion.parse(tag)
-            known = self.versions()
-        except (SourceError, InputError):
-            return ""
-        if asked in known:
-            return ""
-        return ", ".join(str(v) for v in nearest_versions(asked, known))
-
-    def _unreachable(self, error: SourceError) -> SourceError:
-        hint = "; ".join(filter(None, (error.hint, _WHERE_ELSE)))
-        return SourceError(error.message, hint=hint, code=error.code)
