@@ -152,13 +152,56 @@ def texts() -> Iterator[Seed]:
         yield "schematic", path.stem, path.read_bytes()
 
 
+def registries() -> Iterator[Seed]:
+    """Headers and dialogues of registries that ask who we are, page, break off and redirect."""
+    realm = b'Bearer realm="https://auth.example/token",service="registry.example"'
+    yield "header", "challenge", b"c" + realm + b',scope="repository:siderolabs/imager:pull"'
+    yield "header", "challenge-both", b'cBasic realm="a \\"b\\"", ' + realm
+    yield "header", "link", b'l</v2/siderolabs/imager/tags/list?last=v1&n=1000>; rel="next"'
+    yield "header", "link-full", b"l<https://registry.example/v2/x?n=2>; rel=next, <y>; rel=prev"
+    yield "header", "range", b"rbytes 100-199/200|100"
+    yield "header", "location", b"phttps://cdn.example:8443/blob?signature=a%2Fb"
+    yield "header", "location-relative", b"p../../other/blobs/x"
+    yield "header", "wait", b"w120"
+    yield "header", "wait-date", b"wWed, 21 Oct 2026 07:28:00 GMT"
+    yield from dialogues(realm)
+
+
+def dialogues(realm: bytes) -> Iterator[Seed]:
+    """Whole dialogues: what a registry answers, request after request."""
+    image = b"application/vnd.oci.image.index.v1+json"
+    index = b'{"schemaVersion":2,"mediaType":"' + image + b'","manifests":[]}'
+    asked = b"401\nWWW-Authenticate: " + realm
+    token = b'200\n\n{"token":"good","expires_in":300}'
+    sent = b"200\nContent-Type: " + image + b"\n\n" + index
+    link = b'200\nLink: </v2/siderolabs/imager/tags/list?page=2>; rel="next"\n\n{"tags":["v1"]}'
+    blob = bytes(range(200))
+    part = b"206\nContent-Range: bytes 100-199/200\nContent-Length: 100\n\n" + blob[100:]
+    moved = b"307\nLocation: https://cdn.example/blob"
+    whole = {
+        "token": (b"m", asked, token, sent),
+        "token-refused": (b"m", asked, b"403"),
+        "basic": (b"m", b'401\nWWW-Authenticate: Basic realm="x"', sent),
+        "busy": (b"m", b"429\nRetry-After: 3", b"503", sent),
+        "refusal": (b"d", b'404\n\n{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no"}]}'),
+        "pages": (b"t", link, b'200\n\n{"tags":["v2"]}'),
+        "referrers": (b"r", sent),
+        "fallback": (b"r", b"404", sent),
+        "redirect": (b"b", moved, b"200\nContent-Length: 200\n\n" + blob),
+        "resumed": (b"b", b"200\nContent-Length: 200\n\n" + blob[:100], part),
+        "part": (b"o", part),
+    }
+    for name, (question, *said) in whole.items():
+        yield "dialogue", name, question + b"\n--\n".join(said)
+
+
 def main() -> None:
     """Replace every seed that is not a finding."""
     for old in CORPUS.rglob("*"):
         if old.is_file() and not old.name.startswith("found-") and old.suffix != ".md":
             old.unlink()
     total = 0
-    for source in (signatures, layouts, roots_and_keys, archives, texts):
+    for source in (signatures, layouts, roots_and_keys, archives, texts, registries):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
             folder = CORPUS / harness

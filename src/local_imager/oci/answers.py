@@ -129,9 +129,10 @@ def next_page(response: httpx.Response, url: str) -> str:
         return ""
     try:
         target = str(httpx.URL(url).join(match[1]))
-    except httpx.InvalidURL:
-        target = ""
-    if not target or origin_of(target) != origin_of(url):
+        stays = origin_of(target) == origin_of(url)
+    except (httpx.InvalidURL, ValueError):
+        stays = False
+    if not stays:
         raise SourceError(f"{host_of(url)} names a next page elsewhere", code="malformed")
     return target
 

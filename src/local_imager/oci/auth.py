@@ -6,6 +6,7 @@ Rules: distribution-spec's token authentication (realm, service, scope) and RFC 
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -94,7 +95,7 @@ class Authenticator:
         if "bearer" in offered:
             parameters = dict(offered["bearer"])
             parameters.setdefault("scope", f"repository:{repository}:pull")
-            _check_realm(origin, parameters.get("realm", ""))
+            parameters["realm"] = _safe_realm(origin, parameters.get("realm", ""))
             return self._token(parameters, credentials)
         if "basic" in offered and credentials is not None and credentials.username:
             return credentials.basic(), float("inf")
@@ -132,16 +133,27 @@ def _with_query(url: str, parameters: Mapping[str, str]) -> str:
     return str(httpx.URL(url).copy_merge_params(dict(parameters)))
 
 
-def _check_realm(origin: str, realm: str) -> None:
-    """Refuse a token server that would see credentials in clear text, unless the registry does."""
-    there, here = urlsplit(realm), urlsplit(origin)
-    safe = there.scheme == "https" or (there.scheme == "http" and here.scheme == "http")
-    if not safe or not there.netloc or "@" in there.netloc:
+def _safe_realm(origin: str, untrusted_realm: str) -> str:
+    """Return the address of a token server, as it will be asked.
+
+    Raises :class:`SourceError` for none, and for one that would see credentials in clear text,
+    unless the registry itself is asked so.
+    """
+    import httpx
+
+    try:
+        there = httpx.URL(untrusted_realm)
+    except httpx.InvalidURL:
+        there = httpx.URL("")
+    safe = there.scheme == "https" or (there.scheme == "http" and origin.startswith("http:"))
+    if not safe or not there.host or there.userinfo:
         raise SourceError(
-            f"{origin} sends to the token server {realm[:200]!r}, which is not safe to ask",
+            f"{origin} sends to the token server {untrusted_realm[:200]!r}, "
+            "which is not safe to ask",
             hint="the registry or something between is not well configured",
             code="unauthorized",
         )
+    return str(there)
 
 
 def _read_token(status: int, untrusted_body: bytes, realm: str) -> tuple[str, float]:
@@ -151,9 +163,11 @@ def _read_token(status: int, untrusted_body: bytes, realm: str) -> tuple[str, fl
         document = json.loads(untrusted_body)
         token = document.get("token") or document.get("access_token")
         lifetime_s = float(document.get("expires_in") or _DEFAULT_LIFETIME_S)
+        if not math.isfinite(lifetime_s):
+            raise ValueError("no lifetime in it")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable():
             raise ValueError("no token in it")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise SourceError(
             f"the token server {urlsplit(realm).netloc} gave no usable answer ({error})",
             hint="try again later; if it stays, the registry is not well configured",

@@ -192,7 +192,8 @@ def _redirect_target(url: str, untrusted_target: str) -> str:
     except (httpx.InvalidURL, ValueError):
         parts = urlsplit("")
     downgrade = url.startswith("https:") and parts.scheme != "https"
-    if parts.scheme not in ("http", "https") or not parts.netloc or downgrade:
+    strange = parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc
+    if strange or downgrade:
         raise SourceError(
             f"{host_of(url)} redirects to a place that is not safe to follow",
             hint="a redirect may not leave https" if downgrade else "",
@@ -230,7 +231,7 @@ def _retry_after_s(untrusted_value: str) -> float:
         return float(untrusted_value)
     try:
         return email.utils.parsedate_to_datetime(untrusted_value).timestamp() - time.time()
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import email.utils
 import time
+from typing import Final
 
 import pytest
 
 from local_imager.errors import SourceError
-from local_imager.oci.auth import _check_realm
+from local_imager.oci.auth import _read_token, _safe_realm
 from local_imager.oci.transport import _redirect_target, _retry_after_s, host_of
 
-HERE = "https://registry.example/v2/a/blobs/x"
+HERE: Final = "https://registry.example/v2/a/blobs/x"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,16 @@ def test_redirects_that_are_followed(target: str, wanted: str) -> None:
     assert _redirect_target(HERE, target) == wanted
 
 
-@pytest.mark.parametrize("target", ["http://registry.example/x", "file:///x", "data:x"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://registry.example/x",
+        "file:///x",
+        "data:x",
+        "https://[cdn]/x",
+        "https://me@cdn.example/x",
+    ],
+)
 def test_a_redirect_never_leaves_https(target: str) -> None:
     with pytest.raises(SourceError, match="not safe to follow"):
         _redirect_target(HERE, target)
@@ -45,15 +55,24 @@ def test_plain_http_may_lead_to_https() -> None:
         ("https://ghcr.io", "http://ghcr.io/token", False),
         ("https://ghcr.io", "file:///etc/passwd", False),
         ("https://ghcr.io", "https://user:word@ghcr.io/token", False),
+        ("https://ghcr.io", "https://[ghcr.io]/token", False),
+        ("https://ghcr.io", "https:/\\ghcr.io", False),
         ("https://ghcr.io", "", False),
     ],
 )
 def test_credentials_go_only_to_safe_token_servers(origin: str, realm: str, safe: bool) -> None:
     if safe:
-        _check_realm(origin, realm)
+        assert _safe_realm(origin, realm) == realm
     else:
         with pytest.raises(SourceError, match="not safe to ask"):
-            _check_realm(origin, realm)
+            _safe_realm(origin, realm)
+
+
+@pytest.mark.parametrize("lifetime", ["1" + "0" * 400, "1e400", "NaN", "-Infinity", '"x"'])
+def test_a_token_whose_lifetime_is_no_number_of_seconds(lifetime: str) -> None:
+    body = f'{{"token":"good","expires_in":{lifetime}}}'.encode()
+    with pytest.raises(SourceError, match="no usable answer"):
+        _read_token(200, body, "https://ghcr.io/token")
 
 
 @pytest.mark.parametrize(
