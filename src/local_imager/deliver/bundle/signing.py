@@ -130,7 +130,7 @@ def load_private_key(
                 source=source,
             )
         private = _decoded(pem, passphrase(), source)
-    if private is None or not hasattr(private, "public_key"):
+    if private is None:
         raise _unusable(source)
     try:
         return SigningKey(key_from_loaded(private.public_key(), "sha256"), private)
