@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from local_imager.errors import InputError, NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink
@@ -34,6 +36,23 @@ class HeldImage:
             "arches": list(self.arches),
             "size_bytes": self.size_bytes,
         }
+
+
+class StoreSource:
+    """The store read as a source; its index is parsed again only when it changed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+        self._opened: tuple[tuple[int, int, int], LayoutSource] | None = None
+
+    def open(self) -> LayoutSource:
+        """Return the source as the index is now; safe for several threads."""
+        status = (self._path / "index.json").stat()
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        with self._lock:
+            if self._opened is None or self._opened[0] != version:
+                self._opened = (version, LayoutSource.open(self._path))
+            return self._opened[1]
 
 
 def held_images(store: Store) -> tuple[HeldImage, ...]:
@@ -70,6 +89,8 @@ def _manifests(layout: Layout, entry: Descriptor) -> Iterator[tuple[str, Manifes
         return
     for child in top.manifests:
         if child.platform is None or not layout.has(child.digest):
+            continue
+        if child.platform.os == "unknown":  # an attestation, which tells of one of the others
             continue
         try:
             manifest = layout.read_manifest(child)

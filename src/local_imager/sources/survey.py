@@ -56,7 +56,7 @@ def measure(
 
     Raises :class:`NotFound` when no place has the image itself.
     """
-    top = _read(places, reference, digest)
+    top = read_manifest(places, reference, digest)
     if isinstance(top, Manifest):
         return {ANY_ARCH: _size(top)}
     return dict(sorted(_sizes(places, reference, top)))
@@ -70,7 +70,7 @@ def _sizes(
         if entry is None:
             continue
         try:
-            child = _read(places, reference, entry.digest)
+            child = read_manifest(places, reference, entry.digest)
         except NotFound:  # a store keeps only the architectures that were fetched
             continue
         if not isinstance(child, Manifest):
@@ -78,8 +78,13 @@ def _sizes(
         yield arch, _size(child)
 
 
-def _read(places: Sequence[ImageSource], reference: Reference, digest: Digest) -> Manifest | Index:
-    """Read a manifest from the first place that has it; it is covered by the verified index."""
+def read_manifest(
+    places: Sequence[ImageSource], reference: Reference, digest: Digest
+) -> Manifest | Index:
+    """Return a manifest from the first place that has it, its bytes checked.
+
+    Raises :class:`NotFound` when no place has it, :class:`SourceError` for other bytes.
+    """
     missing: NotFound | None = None
     for place in places:
         try:

@@ -16,7 +16,7 @@ from typing import Final
 from local_imager.errors import NotFound, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message, step
 from local_imager.oci.host import host_arch
-from local_imager.oci.layout_source import LayoutSource
+from local_imager.oci.layout import Layout
 from local_imager.oci.model import Reference
 from local_imager.oci.source import ImageSource
 from local_imager.profile.builder import newest_fit
@@ -38,8 +38,10 @@ from local_imager.sources.catalogues import (
 from local_imager.sources.explaining import WHERE_ELSE, Explainer
 from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
 from local_imager.sources.imagefiles import boot_files
-from local_imager.sources.inventory import confirm_held
+from local_imager.sources.inventory import StoreSource, confirm_held
+from local_imager.sources.keep import keep_attached
 from local_imager.sources.memory import LogMemory
+from local_imager.sources.outline import Outline, outline_image
 from local_imager.sources.parallel import run_all
 from local_imager.sources.survey import SurveyedImage, survey_image
 from local_imager.sources.trust import TrustPolicy
@@ -77,7 +79,7 @@ class Sources:
         self._sink, self._jobs, self._pin = sink, max(1, jobs), pin
         self._host: Arch = host_arch()
         self._upstream_tags: tuple[str, ...] | None = None
-        self._own: tuple[tuple[int, int, int], LayoutSource] | None = None
+        self._own = StoreSource(store.path)
         self._catalogues: dict[TalosVersion, Catalogue] = {}
         self._explain = Explainer(self.versions)
         self._lock, self._memory = threading.Lock(), LogMemory(store.path, store.layout.locks_dir)
@@ -145,12 +147,36 @@ class Sources:
         """
         requirement, reference = self._named(requirement)
         arches = self._arches(requirement)
+        return self._obtain(reference, arches, requirement, refresh=refresh, stop=stop)
+
+    def obtain_reference(
+        self,
+        reference: Reference,
+        arches: Sequence[str] = (),
+        *,
+        stop: threading.Event | None = None,
+    ) -> VerifiedImage:
+        """Return any image by its own full name, verified as :meth:`obtain` does.
+
+        ``arches`` are wanted of an index; none means any one. No pin holds for it.
+        """
+        return self._obtain(reference, arches, None, stop=stop)
+
+    def _obtain(
+        self,
+        reference: Reference,
+        arches: Sequence[str],
+        requirement: Requirement | None,
+        *,
+        refresh: bool = False,
+        stop: threading.Event | None = None,
+    ) -> VerifiedImage:
         if not refresh or self._source is None:
             held = self._held(reference, arches)
             if held is not None:
                 return held
         if self._source is None:
-            raise self._explain.not_found(requirement, f"the store has no {reference}", WHERE_ELSE)
+            raise self._lacking(reference, requirement, arches)
         with self._explain.explained(requirement):
             return fetch_image(
                 self._source,
@@ -164,6 +190,14 @@ class Sources:
                 memory=self._memory,
             )
 
+    def _lacking(
+        self, reference: Reference, requirement: Requirement | None, arches: Sequence[str] = ()
+    ) -> NotFound:
+        message = f"the store has no {reference}"
+        if arches and held_descriptor(self._store.layout, reference) is not None:
+            message += f" for {'+'.join(arches)}"
+        return self._explain.not_found(requirement, message, WHERE_ELSE)
+
     def survey(self, requirement: Requirement, *, refresh: bool = False) -> SurveyedImage:
         """Return a verified image with its sizes; nothing but manifests and signatures is read.
 
@@ -171,20 +205,62 @@ class Sources:
         first. Raises what :meth:`obtain` raises, but for the disk.
         """
         requirement, reference = self._named(requirement)
+        return self._survey(reference, requirement, refresh=refresh)
+
+    def survey_reference(self, reference: Reference, *, refresh: bool = False) -> SurveyedImage:
+        """Return any image by its own full name as :meth:`survey` does; no pin holds for it."""
+        return self._survey(reference, None, refresh=refresh)
+
+    def _survey(
+        self, reference: Reference, requirement: Requirement | None, *, refresh: bool
+    ) -> SurveyedImage:
         layout = self._store.layout
         held = held_descriptor(layout, reference)
         if held is not None and not (refresh and self._source) and layout.has(held.digest):
-            places = [self._store_source(), *filter(None, (self._source,))]
             try:
-                return survey_image(places, reference, held, self._policy, self._sink)
+                return survey_image(self._places, reference, held, self._policy, self._sink)
             except (VerificationRefused, SourceError):  # the source's copy may be better
                 if self._source is None:
                     raise
         if self._source is None:
-            raise self._explain.not_found(requirement, f"the store has no {reference}", WHERE_ELSE)
+            raise self._lacking(reference, requirement)
         with self._explain.explained(requirement):
             found = self._source.resolve(reference)
             return survey_image([self._source], reference, found, self._policy, self._sink)
+
+    def outline(self, image: VerifiedImage, arches: Sequence[str]) -> Outline:
+        """Return the manifests of a verified image, from the store, else from the source.
+
+        Raises :class:`NotFound` and :class:`SourceError`.
+        """
+        with self._explain.explained(None):
+            return outline_image(self._places, image.reference, image.digest, arches)
+
+    def keep_attached(
+        self, image: VerifiedImage, outline: Outline, scratch: Layout | None = None
+    ) -> int:
+        """Bring all that is attached to an image into the store; return how much the source has.
+
+        ``scratch`` is a layout that only the manifests are written to, in place of the store: a
+        look at what would come. Raises :class:`SourceError` and :class:`StoreError`.
+        """
+        layout = scratch or self._store.layout
+        inside = [entry.digest for entry in outline.attestations]
+        for manifest in outline.manifests if scratch else ():
+            layout.put_bytes(manifest.raw, manifest.media_type)
+        kept = 0
+        for place in self._places if scratch else filter(None, (self._source,)):
+            with self._explain.explained(None):
+                kept = keep_attached(
+                    place,
+                    layout,
+                    image.reference,
+                    outline.subjects,
+                    self._sink,
+                    inside=inside,
+                    blobs=scratch is None,
+                )
+        return kept
 
     def _named(self, requirement: Requirement) -> tuple[Requirement, Reference]:
         """Return the requirement, pinned where pins are, and the reference that it means."""
@@ -217,14 +293,14 @@ class Sources:
         # a catalogue is the same for every architecture.
         return (self._host,) if requirement.role in ("builder", "base") else ()
 
-    def _store_source(self) -> LayoutSource:
-        """Return the store read as a source; its index is parsed again only when it changed."""
-        status = (self._store.path / "index.json").stat()
-        version = (status.st_ino, status.st_mtime_ns, status.st_size)
-        with self._lock:
-            if self._own is None or self._own[0] != version:
-                self._own = (version, LayoutSource.open(self._store.path))
-            return self._own[1]
+    @property
+    def location(self) -> str:
+        """Where images are read that the store lacks, for messages."""
+        return self._source.location if self._source else f"the store {self._store.path}"
+
+    @property
+    def _places(self) -> tuple[ImageSource, ...]:
+        return (self._own.open(), *filter(None, (self._source,)))
 
     def _held(self, reference: Reference, arches: Sequence[str]) -> VerifiedImage | None:
         """Return the store's copy when it is whole and verifies; None when it has to be fetched."""
@@ -235,7 +311,7 @@ class Sources:
         with step(self._sink, "verify", str(reference)):
             try:
                 return verify_image(
-                    self._store_source(),
+                    self._own.open(),
                     reference,
                     descriptor,
                     self._policy,
