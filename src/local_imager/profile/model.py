@@ -48,6 +48,16 @@ class Requirement:
         repository = f"{prefix}/{self.name}" if prefix else self.name
         return Reference(host, repository, self.tag, self.digest)
 
+    def arches(self, host: Arch) -> tuple[Arch, ...]:
+        """Return the architectures whose bytes a build on ``host`` reads; none: any one will do.
+
+        The imager runs on the host, and each platform's image has the boot assets of all; a
+        catalogue is the same for every architecture.
+        """
+        if self.arch is not None:
+            return (self.arch,)
+        return (host,) if self.role in ("builder", "base") else ()
+
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:

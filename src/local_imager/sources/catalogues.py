@@ -36,9 +36,7 @@ def read_catalogue(
 
     Raises what obtaining raises, and :class:`SourceError` for catalogues that cannot be read.
     """
-    wanted = [Requirement("extensions-catalogue", EXTENSIONS, str(version))]
-    if Quirks.of(version).has(Feature.OVERLAY):
-        wanted.append(Requirement("overlays-catalogue", OVERLAYS, str(version)))
+    wanted = catalogue_requirements(version)
     images = obtain_all(wanted)
     files = read_files(store, images[wanted[0]], EXTENSION_FILES, max_bytes=MAX_CATALOGUE_BYTES)
     extensions = parse_extensions(
@@ -52,6 +50,14 @@ def read_catalogue(
         text = needed_file(files, "overlays.yaml", wanted[1])
         catalogue = replace(catalogue, overlays=parse_overlays(text, registry))
     return catalogue
+
+
+def catalogue_requirements(version: TalosVersion) -> tuple[Requirement, ...]:
+    """Return the images that a version's catalogue is read from, that of the extensions first."""
+    extensions = Requirement("extensions-catalogue", EXTENSIONS, str(version))
+    if not Quirks.of(version).has(Feature.OVERLAY):
+        return (extensions,)
+    return (extensions, Requirement("overlays-catalogue", OVERLAYS, str(version)))
 
 
 def overlay_requirement(overlay: CatalogueOverlay) -> Requirement:

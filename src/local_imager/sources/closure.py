@@ -6,22 +6,18 @@ from collections.abc import Sequence
 
 from local_imager.oci.host import host_arch
 from local_imager.profile.model import Arch, Catalogue, Requirement
-from local_imager.profile.quirks import Feature, Quirks
+from local_imager.profile.quirks import Quirks
 from local_imager.profile.resolve import find_extension, find_overlay
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.model import Schematic
-from local_imager.sources.upstream import EXTENSIONS, IMAGER, OVERLAYS
+from local_imager.sources.catalogues import catalogue_requirements
+from local_imager.sources.upstream import IMAGER
 
 
 def version_images(version: TalosVersion, arches: Sequence[Arch]) -> tuple[Requirement, ...]:
     """Return what any schematic of a version needs, the builder left out."""
     quirks, tag = Quirks.of(version), str(version)
-    wanted = [
-        Requirement("base", IMAGER, tag),
-        Requirement("extensions-catalogue", EXTENSIONS, tag),
-    ]
-    if quirks.has(Feature.OVERLAY):
-        wanted.append(Requirement("overlays-catalogue", OVERLAYS, tag))
+    wanted = [Requirement("base", IMAGER, tag), *catalogue_requirements(version)]
     installer = quirks.base_installer_name
     wanted += [Requirement("base-installer", installer, tag, arch=arch) for arch in arches]
     return tuple(wanted)

@@ -146,7 +146,7 @@ class Sources:
         :class:`IntegrityError`, :class:`SourceError`, :class:`HostError` (disk).
         """
         requirement, reference = self._named(requirement)
-        arches = self._arches(requirement)
+        arches = requirement.arches(self._host)
         return self._obtain(reference, arches, requirement, refresh=refresh, stop=stop)
 
     def obtain_reference(
@@ -285,13 +285,6 @@ class Sources:
     def confirm(self, images: Iterable[VerifiedImage]) -> None:
         """Verify images once more from the store's bytes, right before they are used."""
         confirm_held(self._store, self._policy, images)
-
-    def _arches(self, requirement: Requirement) -> Sequence[str]:
-        if requirement.arch is not None:
-            return (requirement.arch,)
-        # The imager runs on this host, and each platform's image has the boot assets of all;
-        # a catalogue is the same for every architecture.
-        return (self._host,) if requirement.role in ("builder", "base") else ()
 
     @property
     def location(self) -> str:
