@@ -28,8 +28,6 @@ from local_imager.profile.quirks import (
 )
 from local_imager.profile.resolve import find_overlay
 from local_imager.profile.version import TalosVersion
-from local_imager.sources.catalogues import EXTENSIONS as EXTENSIONS
-from local_imager.sources.catalogues import OVERLAYS as OVERLAYS
 from local_imager.sources.catalogues import (
     overlay_requirement,
     read_catalogue,
