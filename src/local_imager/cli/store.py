@@ -201,3 +201,32 @@ def fsck(ctx: click.Context, repair: bool, as_json: bool) -> None:
         )
     if report.faults and not repair:
         ctx.exit(ExitCode.FAILED)
+
+
+@store.command("inventory")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file, not to standard output.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--names", is_flag=True, help="Tell the names of images and assets too.")
+@click.pass_context
+def inventory(ctx: click.Context, output: str | None, force: bool, names: bool) -> None:
+    """List what the store holds, as JSON: for `bundle create --since FILE` on the other side.
+
+    The document holds digests and sizes and, unless --names is given, no names.
+    """
+    from local_imager.deliver.bundle.inventory import make_inventory, render_inventory
+
+    to_file = output is not None and output != "-"
+    if to_file and Path(str(output)).exists() and not force:
+        raise InputError(
+            f"{output} exists already", hint="choose another name, or add --force to replace it"
+        )
+    made = make_inventory(_store(ctx), names=names, sink=ctx.obj.sink)
+    if not to_file:
+        click.echo(render_inventory(made), nl=False)
+        return
+    from local_imager.oci.durable import explained, replace_file
+
+    with explained(f"write {output}"):
+        replace_file(Path(str(output)), render_inventory(made))
+    total = human_size(sum(made.blobs.values()))
+    click.echo(f"wrote {output}: {len(made.blobs)} blobs, {total}", err=True)
