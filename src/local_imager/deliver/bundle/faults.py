@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from local_imager.events import printable
+
+# More than a person reads; a file of nothing but faults must not fill the memory.
+MAX_FAULTS: Final = 1000
+_MAX_SHOWN: Final = 200
 
 FaultKind = Literal[
     "bit-flip",
@@ -48,3 +54,42 @@ class Fault:
             "text": self.text,
             "affects": list(self.affects),
         }
+
+
+class FaultList:
+    """Collects faults; those beyond a ceiling are counted only."""
+
+    def __init__(self) -> None:
+        self.kept: list[Fault] = []
+        self.more = 0
+
+    def add(
+        self, kind: FaultKind, untrusted_member: str, text: str, affects: tuple[str, ...] = ()
+    ) -> None:
+        """Note a fault; the member's name is made printable."""
+        if self.full:
+            self.more += 1
+            return
+        member = printable(untrusted_member, limit=_MAX_SHOWN)
+        self.kept.append(Fault(kind, member, printable(text), affects))
+
+    @property
+    def count(self) -> int:
+        """How many faults were noted."""
+        return len(self.kept) + self.more
+
+    @property
+    def full(self) -> bool:
+        """Whether more faults are only counted."""
+        return len(self.kept) >= MAX_FAULTS
+
+
+class Ended(Exception):
+    """The stream cannot be followed any further; why, at which member, and what it broke off."""
+
+    def __init__(
+        self, kind: FaultKind, untrusted_member: str, text: str, broken: int | None = None
+    ) -> None:
+        super().__init__(text)
+        self.kind, self.untrusted_member, self.text = kind, untrusted_member, text
+        self.broken = broken
