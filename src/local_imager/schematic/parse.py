@@ -146,23 +146,30 @@ def _customization(fields: dict[str, Any]) -> Customization:
 def read_schematic(path: str) -> Schematic:
     """Return the schematic in a file, or on standard input for ``-``.
 
+    Raises SchematicError as :func:`parse_schematic` does, and when the file cannot be read.
+    """
+    source = "<stdin>" if path == "-" else path
+    return parse_schematic(read_schematic_bytes(path), source=source)
+
+
+def read_schematic_bytes(path: str) -> bytes:
+    """Return the bytes of a schematic's file, or of standard input for ``-``, as they are.
+
     Reads one byte more than MAX_SIZE_BYTES at most, whatever the file holds. Raises SchematicError
-    as :func:`parse_schematic` does, and when the file cannot be read.
+    when the file cannot be read.
     """
     import sys
 
-    source = "<stdin>" if path == "-" else path
     limit = MAX_SIZE_BYTES + 1
     if path == "-":
-        return parse_schematic(sys.stdin.buffer.read(limit), source=source)
+        return sys.stdin.buffer.read(limit)
     try:
         with open(path, "rb") as file:
-            untrusted_data = file.read(limit)
+            return file.read(limit)
     except OSError as error:
         raise SchematicError(
             f"cannot read the schematic {path}: {error.strerror}",
             hint="give the path of a YAML file, or - for standard input",
             code="schematic-unreadable",
-            source=source,
+            source=path,
         ) from error
-    return parse_schematic(untrusted_data, source=source)
