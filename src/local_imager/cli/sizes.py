@@ -11,3 +11,8 @@ def human_size(size_bytes: int) -> str:
             break
         amount, unit = amount / 1024, following
     return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its noun: ``1 blob``, ``3 blobs``."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"

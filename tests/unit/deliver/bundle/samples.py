@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from local_imager.deliver.bundle.model import Blob, Bundle, Item, Kind, Piece, Rebuild
+from local_imager.deliver.bundle.manifest import render_bundle, render_label
+from local_imager.deliver.bundle.model import (
+    MANIFEST_NAME,
+    PART_NAME,
+    Blob,
+    Bundle,
+    Item,
+    Kind,
+    PartLabel,
+    Piece,
+    Rebuild,
+)
+from local_imager.deliver.bundle.tarform import member_header, padding
 from local_imager.oci.model import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor, Digest
 
 IMAGER = "registry.example/siderolabs/imager:v1.13.0"
@@ -88,3 +100,13 @@ def changed(bundle: Bundle, name: str, **fields: object) -> Bundle:
         for one in bundle.items
     )
     return replace(bundle, items=items)
+
+
+def head_bytes(bundle: Bundle, number: int) -> bytes:
+    """Return the first two members of a part as they lie in its file."""
+    manifest = render_bundle(bundle)
+    label = render_label(PartLabel(Digest.of(manifest), number, len(bundle.parts)))
+    members = ((MANIFEST_NAME, manifest), (PART_NAME, label))
+    return b"".join(
+        member_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members
+    )
