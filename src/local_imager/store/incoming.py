@@ -8,9 +8,11 @@ image: the entry is an artifact of its own type.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from local_imager.errors import SourceError, StoreError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import (
     MEDIA_EMPTY,
@@ -25,10 +27,13 @@ from local_imager.oci.model import (
 
 INCOMING_PREFIX: Final = "local-imager/incoming/"
 ARTIFACT_INCOMING: Final = "application/vnd.local-imager.incoming.v1"
+ARTIFACT_NOTE: Final = "application/vnd.local-imager.incoming.note.v1"
+MEDIA_NOTE: Final = "application/vnd.local-imager.incoming.note.v1+octets"
+_MAX_NOTE_BYTES: Final = 8 * 1024 * 1024
 # What is held is never parsed because of the hold: it may not be trusted yet.
 MEDIA_HELD: Final = "application/octet-stream"
 # A manifest lists at most 2048 descriptors, and so does an index; far more blobs than a set has.
-_BLOBS_PER_MANIFEST: Final = 1000
+_PER_MANIFEST: Final = 1000
 
 
 def incoming_name(set_digest: Digest) -> str:
@@ -41,18 +46,25 @@ def is_incoming(entry: Descriptor) -> bool:
     return entry.artifact_type == ARTIFACT_INCOMING and entry.ref_name.startswith(INCOMING_PREFIX)
 
 
-def hold(layout: Layout, set_digest: Digest, blobs: Iterable[Descriptor]) -> None:
+def hold(
+    layout: Layout, set_digest: Digest, blobs: Iterable[Descriptor], *, note: bytes = b""
+) -> None:
     """Keep these blobs of a set through collections; an older hold of the set is replaced.
 
-    Raises :class:`StoreError`.
+    ``note`` are bytes that whoever goes on with the set wants to read again. Raises
+    :class:`StoreError`.
     """
     wanted = sorted({blob.digest: blob.size_bytes for blob in blobs}.items())
     with layout.writing():
         config = layout.put_bytes(b"{}", MEDIA_EMPTY)
+        listed = [Descriptor(MEDIA_HELD, digest, size) for digest, size in wanted]
         lists = [
-            _put_list(layout, config, wanted[begin : begin + _BLOBS_PER_MANIFEST])
-            for begin in range(0, len(wanted), _BLOBS_PER_MANIFEST)
+            _put_list(layout, config, ARTIFACT_INCOMING, listed[begin : begin + _PER_MANIFEST])
+            for begin in range(0, len(listed), _PER_MANIFEST)
         ]
+        if note:
+            layer = layout.put_bytes(note, MEDIA_NOTE)
+            lists.append(_put_list(layout, config, ARTIFACT_NOTE, [layer]))
         body = {
             "schemaVersion": 2,
             "mediaType": MEDIA_INDEX,
@@ -66,16 +78,16 @@ def hold(layout: Layout, set_digest: Digest, blobs: Iterable[Descriptor]) -> Non
 
 
 def _put_list(
-    layout: Layout, config: Descriptor, wanted: Sequence[tuple[Digest, int]]
+    layout: Layout, config: Descriptor, artifact_type: str, layers: Sequence[Descriptor]
 ) -> Descriptor:
     body: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MEDIA_MANIFEST,
-        "artifactType": ARTIFACT_INCOMING,
+        "artifactType": artifact_type,
         "config": config.as_dict(),
-        "layers": [Descriptor(MEDIA_HELD, digest, size).as_dict() for digest, size in wanted],
+        "layers": [layer.as_dict() for layer in layers],
     }
-    return layout.put_bytes(canonical_json(body), MEDIA_MANIFEST)
+    return layout.put_bytes(canonical_json(body), MEDIA_MANIFEST, artifact_type=artifact_type)
 
 
 def release(layout: Layout, set_digest: Digest) -> bool:
@@ -83,13 +95,31 @@ def release(layout: Layout, set_digest: Digest) -> bool:
     return layout.remove_ref(incoming_name(set_digest))
 
 
+def held_note(layout: Layout, set_digest: Digest) -> bytes | None:
+    """Return the note of a set's hold; None when there is none that can be read."""
+    entry = layout.resolve(incoming_name(set_digest))
+    if entry is None:
+        return None
+    with contextlib.suppress(SourceError, StoreError):
+        for listed in _lists(layout, entry):
+            if listed.artifact_type == ARTIFACT_NOTE and listed.layers:
+                return layout.read_blob(listed.layers[0].digest, max_bytes=_MAX_NOTE_BYTES)
+    return None
+
+
 def held_blobs(layout: Layout, entry: Descriptor) -> Iterator[Descriptor]:
     """Yield the blobs that a hold lists, there or not.
 
     Raises :class:`SourceError` or :class:`StoreError` when the hold cannot be read.
     """
+    for listed in _lists(layout, entry):
+        if listed.artifact_type == ARTIFACT_INCOMING:
+            yield from listed.layers
+
+
+def _lists(layout: Layout, entry: Descriptor) -> Iterator[Manifest]:
     index = layout.read_manifest(entry)
     for child in index.manifests if isinstance(index, Index) else ():
         listed = layout.read_manifest(child)
         if isinstance(listed, Manifest):
-            yield from listed.layers
+            yield listed

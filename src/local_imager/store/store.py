@@ -127,7 +127,7 @@ class Store:
                 {ANNOTATION_REF_NAME: record.name, ANNOTATION_BUILD_KEY: record.build_key},
                 artifact_type=ARTIFACT_ASSET,
             )
-            self.layout.update_index(lambda document: _name_asset(document, entry))
+            self.layout.update_index(lambda document: name_asset(document, entry))
         stored = self._asset_of(entry)
         if stored is None:
             raise StoreError(f"{record.name} cannot be read back from the store")
@@ -267,7 +267,7 @@ def _check_format(layout: Layout) -> None:
         )
 
 
-def _name_asset(document: dict[str, Any], entry: Descriptor) -> None:
+def name_asset(document: dict[str, Any], entry: Descriptor) -> None:
     """Enter an asset; another build that had its name stays, unnamed, under its build key."""
     kept: list[Any] = []
     for other in document["manifests"]:

@@ -11,7 +11,7 @@ import pytest
 from local_imager.oci.model import MAX_DESCRIPTORS, Descriptor, Digest
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
-from local_imager.store.incoming import hold, incoming_name, is_incoming, release
+from local_imager.store.incoming import hold, held_note, incoming_name, is_incoming, release
 from local_imager.store.store import Store
 
 AT_ONCE = Rules(grace_s=-1)
@@ -114,3 +114,12 @@ def test_segments_of_awaited_blobs_stay_in_the_unverified_folder(store: Store) -
     release(store.layout, SET)
     collect(store, AT_ONCE)
     assert os.listdir(folder) == []
+
+
+def test_a_note_stays_with_the_hold(store: Store) -> None:
+    assert held_note(store.layout, SET) is None
+    hold(store.layout, SET, [ABSENT], note=b"a signature")
+    collect(store, AT_ONCE)
+    assert held_note(store.layout, SET) == b"a signature" and check(store).clean
+    hold(store.layout, SET, [ABSENT])
+    assert held_note(store.layout, SET) is None
