@@ -1,8 +1,10 @@
 """Debian packages on this host: what is missing, installing it, fetching without installing."""
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -70,8 +72,17 @@ def missing_packages(purposes: Iterable[str]) -> dict[str, str]:
 
 
 def need_packages(purposes: Sequence[str]) -> None:
-    """Install what is missing when root, in one call; otherwise raise LabError naming it."""
-    missing = missing_packages(purposes)
+    """Install what is missing when root, in one call; otherwise raise LabError naming it.
+
+    Processes that ask at the same time wait for each other: dpkg refuses the second one.
+    """
+    if missing_packages(purposes):
+        with Path(tempfile.gettempdir(), f"local-imager-packages-{os.getuid()}").open("a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _install(missing_packages(purposes))
+
+
+def _install(missing: dict[str, str]) -> None:
     if not missing:
         return
     listing = ", ".join(f"{name} ({why})" for name, why in missing.items())

@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -19,14 +20,16 @@ PROGRAM = "usr/bin/docker-registry"
 CONFIG = """\
 version: 0.1
 log:
-  level: warn
+  level: info
+  accesslog:
+    disabled: true
 storage:
   filesystem:
     rootdirectory: {storage}
   delete:
     enabled: true
 http:
-  addr: 127.0.0.1:{port}
+  addr: 127.0.0.1:0
 """
 
 
@@ -83,11 +86,10 @@ def running_registry(package: Path, folder: Path) -> Iterator[str]:
     `package` is the unpacked Debian package. The registry ends with this process, even when that
     is killed.
     """
-    port = free_port()
     config = folder / "config.yml"
-    config.write_text(CONFIG.format(storage=folder / "storage", port=port))
+    config.write_text(CONFIG.format(storage=folder / "storage"))
     (folder / "storage").mkdir(parents=True, exist_ok=True)
-    with (folder / "log").open("ab") as log:
+    with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [package / PROGRAM, "serve", config],
             stdout=log,
@@ -97,15 +99,24 @@ def running_registry(package: Path, folder: Path) -> Iterator[str]:
             preexec_fn=die_with_parent,
             env={k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")},
         )
-    address = f"127.0.0.1:{port}"
+    complaint = f"the registry did not start, see {folder / 'log'}"
     try:
-        wait_until(
-            lambda: _answers(address), process, f"the registry did not start, see {folder / 'log'}"
-        )
+        wait_until(lambda: listening_at(folder / "log") != "", process, complaint)
+        address = listening_at(folder / "log")
+        wait_until(lambda: _answers(address), process, complaint)
         yield address
     finally:
         process.kill()
         process.wait()
+
+
+def listening_at(log: Path) -> str:
+    """Return the address at which a registry with this log listens, or nothing so far.
+
+    It chooses its port itself: one that is looked for beforehand may be another's by then.
+    """
+    said = re.search(r"listening on (127\.0\.0\.1:\d+)", log.read_text(errors="replace"))
+    return said[1] if said else ""
 
 
 def wait_until(

@@ -137,6 +137,8 @@ def _remove_patiently(folder: Path) -> None:
             shutil.rmtree(folder)
             return
         except OSError:
+            if not folder.exists():  # somebody else removes the same left-overs
+                return
             if not patience:
                 raise
             time.sleep(0.5)  # the last programs of a killed build are still writing

@@ -7,7 +7,6 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,15 +15,16 @@ from pathlib import Path
 
 import httpx
 
+from lab.registry import listening_at
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Descriptor, Index, Manifest, Reference
 from local_imager.oci.names import attached_to
 
 CONFIG = """\
 version: 0.1
-log: {{level: error}}
+log: {{level: info, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {storage}}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:0"}}
 {auth}
 """
 
@@ -45,20 +45,12 @@ def program() -> str:
     return found
 
 
-def free_port() -> int:
-    """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextlib.contextmanager
 def running_registry(folder: Path, *, auth: str = "") -> Iterator[str]:
     """Run a registry with its storage in ``folder`` and yield ``127.0.0.1:PORT``."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
     config = folder / "config.yml"
-    config.write_text(CONFIG.format(storage=folder / "storage", port=port, auth=auth))
+    config.write_text(CONFIG.format(storage=folder / "storage", auth=auth))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [program(), "serve", str(config)],
@@ -69,22 +61,22 @@ def running_registry(folder: Path, *, auth: str = "") -> Iterator[str]:
             env={k: v for k, v in os.environ.items() if not k.startswith("REGISTRY_")},
         )
     try:
-        _wait(f"http://127.0.0.1:{port}/v2/", process)
-        yield f"127.0.0.1:{port}"
+        yield _await_address(folder / "log", process)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+def _await_address(log: Path, process: subprocess.Popen[bytes]) -> str:
     deadline_s = time.monotonic() + 20
     while time.monotonic() < deadline_s and process.poll() is None:
+        address = listening_at(log)
         with contextlib.suppress(httpx.TransportError):
-            if httpx.get(url).status_code in (200, 401):
-                return
+            if address and httpx.get(f"http://{address}/v2/").status_code in (200, 401):
+                return address
         time.sleep(0.05)
-    raise RuntimeError("docker-registry did not start")
+    raise RuntimeError(f"docker-registry did not start: {log.read_text(errors='replace')}")
 
 
 def push_layout(layout: Layout, address: str, *, auth: tuple[str, str] | None = None) -> None:

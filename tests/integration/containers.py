@@ -20,6 +20,19 @@ def containers_of(engine: docker.DockerClient, pid: int, *, running: bool = Fals
     ]
 
 
+def removed_since(engine: docker.DockerClient, pid: int, since_s: float) -> list[str]:
+    """Return the names of the containers of a process that were removed since a time (Unix)."""
+    wanted = {"type": "container", "event": "destroy", "label": _OWNER}
+    until_s = int(time.time()) + 1
+    found = engine.api.events(since=int(since_s), until=until_s, filters=wanted, decode=True)
+    return [
+        str(event["Actor"]["Attributes"]["name"])
+        for event in found
+        if event["timeNano"] > since_s * 1e9
+        and event["Actor"]["Attributes"][_OWNER].partition(".")[0] == str(pid)
+    ]
+
+
 def volumes_of(engine: docker.DockerClient, pid: int) -> list[str]:
     """Return the names of the volumes that a process made."""
     found = engine.api.volumes(filters={"label": _OWNER})["Volumes"] or []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -19,13 +18,9 @@ from tests.unit.store.test_gc import copy_sample
 from tests.unit.store.test_store import put
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tools() -> None:
-    """Install Debian's skopeo and umoci where they are missing."""
-    missing = [name for name in ("skopeo", "umoci") if shutil.which(name) is None]
-    if missing:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "-q", *missing], check=True, env=environment)
+@pytest.fixture(autouse=True)
+def tools(programs: None) -> None:
+    """Debian's skopeo and umoci."""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from local_imager.build.container import LABEL_PREFIX
+from local_imager.errors import HostError
 
 if TYPE_CHECKING:
     from local_imager.build.docker import Engine
@@ -25,7 +26,8 @@ def remove_stale(engine: Engine) -> int:
     """Remove containers and volumes of processes of this host that are gone; return how many.
 
     Only a process of the same boot and the same PID namespace can be judged, so nothing of
-    another host that shares the engine is ever touched.
+    another host that shares the engine is ever touched. What the engine does not let go is left:
+    another build that begins at this moment removes the same left-overs.
     """
     removed = 0
     for item in engine.owned(LABEL_PREFIX + _OWNER):
@@ -34,10 +36,13 @@ def remove_stale(engine: Engine) -> int:
             continue
         if _is_alive(labels.get(LABEL_PREFIX + _OWNER, "")):
             continue
-        if item.kind == "container":
-            engine.remove(item.name)
-        else:
-            engine.remove_volume(item.name)
+        try:
+            if item.kind == "container":
+                engine.remove(item.name)
+            else:
+                engine.remove_volume(item.name)
+        except HostError:
+            continue
         removed += 1
     return removed
 

@@ -188,6 +188,21 @@ def test_only_left_overs_of_dead_processes_of_this_host_go() -> None:
     assert ours in owner_labels()["owner-process"]
 
 
+def test_what_another_build_removes_at_this_moment_stops_nobody() -> None:
+    class Busy(Leftovers):
+        """Docker's answer while the first of two removals is under way."""
+
+        def remove(self, name: str) -> None:
+            if name == "busy":
+                raise HostError("removal of container busy is already in progress")
+            super().remove(name)
+
+    dead = {"owner-process": "1.not-when-init-began"}
+    engine: Any = Busy(owned("busy", **dead), owned("dead", **dead))
+    assert remove_stale(engine) == 1
+    assert [item.name for item in engine.objects] == ["busy"]
+
+
 def test_a_process_is_known_by_more_than_its_number() -> None:
     labels = owner_labels()
     assert ownership._is_alive(labels["owner-process"])
