@@ -111,7 +111,7 @@ def test_written_and_read_back(tmp_path: Path) -> None:
 
 
 def test_the_order_in_which_blobs_were_found_does_not_matter() -> None:
-    turned = Inventory(dict(reversed(sample().blobs.items())), sample().names[::-1])
+    turned = Inventory(dict(reversed([*sample().blobs.items()])), sample().names[::-1])
     assert turned.digest == sample().digest
 
 
