@@ -67,6 +67,12 @@ class Course:
         piece = self._pieces[place - _FRONT]
         return Expected(piece.member, piece.size_bytes, piece.digest, piece)
 
+    def purpose(self, place: int) -> str:
+        """Return in brackets what the blob at a place is for; empty for the layout's own files."""
+        if place < _FRONT:
+            return ""
+        return f" ({self.bundle.by_digest[self._pieces[place - _FRONT].blob].purpose})"
+
     @cached_property
     def _places(self) -> dict[str, int]:
         return {self.at(place).name: place for place in range(len(self))}

@@ -77,7 +77,8 @@ def _manifest_bytes(stream: PartStream, name: str, faults: FaultList) -> bytes |
     size = stray.size_bytes
     wanted = member_header(MANIFEST_NAME, size if size is not None and size < 1 << 80 else 0)
     if block != wanted:
-        if not slightly_damaged(block, wanted):
+        own = stray.untrusted_name == MANIFEST_NAME
+        if not own and (stray.readable or not slightly_damaged(block, wanted)):
             raise _no_bundle(stream, block, name)
         text = f"its header is damaged or another than a bundle's ({stray.differing(wanted)})"
         faults.add("header", MANIFEST_NAME, text)
@@ -102,25 +103,24 @@ def _content(stream: PartStream, member: str, size: int, faults: FaultList) -> b
 def _no_bundle(stream: PartStream, block: bytes, name: str) -> InputError:
     """Say what the file is instead, as far as its first bytes tell."""
     if stream.filler.problem is not None:
-        return _not_a_bundle(f"{name} cannot be read as a bundle: {stream.filler.problem[1]}", name)
+        return _not_a_bundle(f"{name} cannot be read as a bundle: {stream.filler.problem[1]}")
     if not block:
-        return _not_a_bundle(f"{name} is empty", name)
+        return _not_a_bundle(f"{name} is empty")
     if block[257:262] == b"ustar":
         first = parse_stray(block).untrusted_name[:80]
         text = f"{name} is a tar archive but not a bundle: it begins with {first!r}"
-        return _not_a_bundle(f"{text} and not with {MANIFEST_NAME}", name)
+        return _not_a_bundle(f"{text} and not with {MANIFEST_NAME}")
     if block.lstrip()[:1] == b"{":
-        return _not_a_bundle(f"{name} is not a bundle: it looks like a JSON document", name)
-    return _not_a_bundle(f"{name} is not a bundle: it begins neither as tar nor as zstd", name)
+        return _not_a_bundle(f"{name} is not a bundle: it looks like a JSON document")
+    return _not_a_bundle(f"{name} is not a bundle: it begins neither as tar nor as zstd")
 
 
-def _not_a_bundle(message: str, name: str) -> InputError:
+def _not_a_bundle(message: str) -> InputError:
     return InputError(
         message,
         hint="name the file that `local-imager bundle create` made, and not its signature; if it "
         "is that file, its begin was destroyed: copy it once more",
         code="not-a-bundle",
-        source=name,
     )
 
 
@@ -137,12 +137,16 @@ def _label(
     headers = {len(data): member_header(PART_NAME, len(data)) for data in possible}
     size, header = min(headers.items(), key=lambda one: differing_bytes(block, one[1]))
     if block != header:
-        if not slightly_damaged(block, header):
+        stray = parse_stray(block)
+        own = stray.untrusted_name == PART_NAME
+        if own and stray.readable and stray.size_bytes in headers:
+            size = stray.size_bytes or 0
+        elif (stray.readable and not own) or not slightly_damaged(block, header):
             _label_fault(faults, "the part's label does not follow the manifest", everything)
             stream.give_back(block)
             return PartLabel(identity, 1, 1) if count == 1 else None
-        fields = parse_stray(block).differing(header)
-        faults.add("header", PART_NAME, f"its header is damaged ({fields})", everything)
+        text = f"its header is damaged or another than a bundle's ({stray.differing(header)})"
+        faults.add("header", PART_NAME, text, everything)
     untrusted_label = _content(stream, PART_NAME, min(size, MAX_LABEL_BYTES), faults)
     if untrusted_label in possible:
         return parse_label(untrusted_label)
@@ -171,14 +175,13 @@ def _nearest(
             return PartLabel(own.set_digest, told.number, told.count)
         text = f"it says part {told.number} of {told.count} of another set than the manifest's"
         _label_fault(faults, text, everything)
-    near = [
-        data
-        for data in possible
-        if len(data) == len(untrusted_label)
-        and differing_bytes(data, untrusted_label) <= _SLIGHT_LABEL_BYTES
-    ]
-    near.sort(key=lambda data: differing_bytes(data, untrusted_label))
-    return parse_label(near[0]) if len(near) == 1 else None
+    like = [data for data in possible if len(data) == len(untrusted_label)]
+    distances = sorted((differing_bytes(data, untrusted_label), data) for data in like)
+    if not distances or distances[0][0] > _SLIGHT_LABEL_BYTES:
+        return None
+    if len(distances) > 1 and distances[0][0] == distances[1][0]:
+        return None
+    return parse_label(distances[0][1])
 
 
 def _label_fault(faults: FaultList, text: str, affects: tuple[str, ...]) -> None:

@@ -48,9 +48,8 @@ def filler_for(stream: BinaryIO, name: str) -> Filler:
         if head.startswith(magic):
             raise InputError(
                 f"{name} is compressed with {packing}; a bundle is a tar, plain or with zstd",
-                hint=f"unpack it first: {command} FILE (it is checked as it is then)",
+                hint=f"unpack it first: {command} FILE",
                 code="not-a-bundle",
-                source=name,
             )
     return plain
 

@@ -39,9 +39,7 @@ def open_part(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         handle = _open(Path(path))
     except OSError as error:
         why = error.strerror or str(error)
-        raise InputError(
-            f"{printable(str(path))} cannot be read: {why}", source=str(path)
-        ) from error
+        raise InputError(f"{printable(str(path))} cannot be read: {why}") from error
     with open(handle, "rb", buffering=0) as stream:
         yield cast(BinaryIO, stream)
 

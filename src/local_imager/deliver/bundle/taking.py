@@ -30,7 +30,7 @@ def ended_early(stream: PartStream, member: str, where: str, broken: int | None 
     """
     if stream.filler.problem is not None:
         return Ended(*_with(member, stream.filler.problem), broken)
-    text = f"the file is cut off {where}, at byte {stream.position}"
+    text = f"the file is cut off at byte {stream.position}, {where}"
     return Ended("truncated", member, text, broken)
 
 
@@ -81,7 +81,8 @@ class Taking:
             self._faults.add(
                 "bit-flip",
                 expected.name,
-                "its bytes are not those of the manifest's digest: damaged on the way, or changed",
+                f"its bytes are not those that its digest names{self._course.purpose(place)}: "
+                "damaged on the way, or changed",
                 self._course.affects([place]),
             )
         self._take_padding(place, expected)
@@ -123,7 +124,7 @@ class Taking:
         if sink is not None:
             sink.close(right)
         if left:
-            where = f"{left} bytes before the end of {expected.name}"
+            where = f"where {left} more bytes of this member have to be"
             raise ended_early(self._stream, expected.name, where, place)
         return right
 
@@ -145,7 +146,7 @@ class Taking:
         count = padding(expected.size_bytes)
         zeros = self._stream.read(count)
         if len(zeros) < count:
-            raise ended_early(self._stream, expected.name, f"right after {expected.name}", place)
+            raise ended_early(self._stream, expected.name, "right after this member", place)
         if zeros.count(0) != count:
             self._faults.add(
                 "padding",

@@ -38,7 +38,9 @@ class Walk:
         touched = rest if end.broken is None else [end.broken, *rest]
         text = end.text
         if rest:
-            text += f"; {len(rest)} of {len(self._course)} members did not come"
+            text += (
+                f"; {len(rest)} of the {len(self._course)} members that have to come are missing"
+            )
         self._faults.add(end.kind, end.untrusted_member, text, self._course.affects(touched))
 
     def _members(self) -> None:
@@ -66,7 +68,8 @@ class Walk:
         for place in range(end):
             if not self._taking.seen[place]:
                 affects = () if self._faults.full else self._course.affects([place])
-                self._faults.add("missing", self._course.at(place).name, "it is not there", affects)
+                text = f"it is not there{self._course.purpose(place)}"
+                self._faults.add("missing", self._course.at(place).name, text, affects)
 
     def _end(self) -> None:
         """Two empty blocks, then nothing."""
