@@ -17,6 +17,7 @@ from local_imager.events import printable, step
 from local_imager.oci.model import Digest
 from local_imager.sources.memory import LogMemory
 from local_imager.store.incoming import release
+from local_imager.store.records import ASSET_PREFIX
 from local_imager.store.store import Store
 
 State = Literal[
@@ -125,7 +126,11 @@ class _Completer:
         if intake.wishes.dry_run or intake.store is None:
             return self._told(judged, "carried" if item.kind == "document" else "ready")
         try:
-            with step(intake.sink, "name", item.name):
+            if item.kind == "document":
+                self._make(judged, intake.store)
+                return self._told(judged, "carried")
+            with step(intake.sink, "name", item.name.removeprefix(ASSET_PREFIX)):
+                self._make(judged, intake.store)
                 return self._name(judged, intake.store)
         except VerificationRefused as error:  # between judging and naming another image came
             return self._told(
@@ -145,13 +150,15 @@ class _Completer:
                 hint=printable(error.hint),
             )
 
-    def _name(self, judged: Judgement, store: Store) -> Outcome:
+    def _make(self, judged: Judgement, store: Store) -> None:
         intake = self._intake
         for digest in sorted(judged.needs):
             blob = intake.bundle.by_digest[digest]
             intake.stock.make(blob, store.layout, private=digest in intake.private)
-        if judged.item.kind == "document" or intake.judge is None:
-            return self._told(judged, "carried")
+
+    def _name(self, judged: Judgement, store: Store) -> Outcome:
+        intake = self._intake
+        assert intake.judge is not None  # noqa: S101 - it made the judgement
         if judged.item.kind == "asset":
             name_stored_asset(judged, intake.judge.files, store)
             return self._told(judged, "imported")

@@ -28,7 +28,7 @@ from local_imager.deliver.bundle.report import (
 from local_imager.deliver.bundle.signing import SIGNATURE_SUFFIX, read_signature
 from local_imager.deliver.bundle.stager import Stager
 from local_imager.errors import InputError, LocalImagerError
-from local_imager.events import EventSink, printable
+from local_imager.events import Event, EventSink, StepFinished, printable
 from local_imager.oci.model import Digest
 from local_imager.store.store import Store
 
@@ -103,6 +103,20 @@ def _signatures(files: Sequence[str], given: Path | None) -> Callable[[str], byt
     return find
 
 
+@dataclass(frozen=True, slots=True)
+class _ReadingSink:
+    """Tells of a file that was left early, because nothing of it is wanted, as known already."""
+
+    sink: EventSink
+    part: PartIntake
+
+    def emit(self, event: Event) -> None:
+        """Pass an event on."""
+        if isinstance(event, StepFinished) and event.outcome == "failed" and self.part.left_early:
+            event = replace(event, outcome="cached")
+        self.sink.emit(event)
+
+
 @dataclass
 class _Run:
     """One command: the bundles met so far, by identity, and their files."""
@@ -131,7 +145,7 @@ class _Run:
         with open_part(path) as stream, self._stager() as stager:
             part = PartIntake(name, open_set, stager, files_left)
             try:
-                reading = read_part(stream, name, part, self.sink)
+                reading = read_part(stream, name, part, _ReadingSink(self.sink, part))
             except NothingToTake:
                 reading = None
         if stager is not None:

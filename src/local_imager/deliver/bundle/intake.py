@@ -217,6 +217,7 @@ class PartIntake:
         self._files_left = files_left
         self.intake: SetIntake | None = None
         self.label: PartLabel | None = None
+        self.left_early = False
 
     @property
     def _set(self) -> SetIntake:
@@ -250,6 +251,7 @@ class PartIntake:
         if intake.wishes.dry_run or label is None:
             return
         if not faulty and not any(map(intake.lacks, intake.bundle.parts[label.number - 1])):
+            self.left_early = True
             raise NothingToTake
         # With as many files as there are parts all of them are on their way.
         every = self._files_left >= label.count
