@@ -2,6 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+from local_imager.errors import InputError
+
+_SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,3})?)\s*([kmgt]?)(i?)b?")
+_POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def parse_size(text: str) -> int:
+    """Read a size in bytes: ``3900MiB``, ``4GB`` (of a thousand each, as media are sold), ``512``.
+
+    Raises :class:`InputError`.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    if match is None or (match[3] and not match[2]):
+        raise InputError(
+            f"{text[:40]!r} is not a size", hint="write 3900MiB, 4GB or a number of bytes"
+        )
+    thousands = match[2] and not match[3] and text.strip().lower().endswith("b")
+    size_bytes = int(float(match[1]) * (1000 if thousands else 1024) ** _POWERS[match[2]])
+    if size_bytes < 1:
+        raise InputError(f"{text[:40]!r} is no room at all", hint="write 3900MiB or 4GB")
+    return size_bytes
+
 
 def human_size(size_bytes: int) -> str:
     """Return a size in binary units (``4.1 GiB``)."""

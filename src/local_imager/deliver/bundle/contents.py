@@ -32,6 +32,7 @@ from local_imager.oci.model import (
 )
 from local_imager.oci.names import fallback_tag
 from local_imager.sources.outline import attestations_of
+from local_imager.store.records import ANNOTATION_PRIVATE
 
 ARTIFACT_DOCUMENT: Final = "application/vnd.local-imager.document.v1"
 DOCUMENT_PREFIX: Final = "local-imager/document/"
@@ -75,12 +76,16 @@ class AssetRoot:
 
 @dataclass(frozen=True, slots=True)
 class DocumentRoot:
-    """A file for people and programs of the far side: lock, schematic, policy, key, root."""
+    """A file for people and programs of the far side: lock, schematic, policy, key, root.
+
+    A ``private`` one is kept readable by its owner only over there, too.
+    """
 
     name: str
     data: bytes = field(repr=False)
     media_type: str
     role: str
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +245,8 @@ class _Composer:
             "config": config.as_dict(),
             "layers": [layer_entry],
         }
+        if root.private:
+            body["annotations"] = {ANNOTATION_PRIVATE: "true"}
         made = self._make(canonical_json(body), MEDIA_MANIFEST, f"manifest of {what}")
         entry = Descriptor(
             made.media_type,

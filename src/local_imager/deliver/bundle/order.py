@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,8 @@ ALL: Final = "all"
 # A cluster with all that runs in it has some hundred images.
 MAX_IMAGES_FILE_BYTES: Final = 1024**2
 MAX_IMAGES: Final = 10_000
-_MAX_NAME: Final = 200
+# What every file system of the far side takes, and nothing that a shell there would stumble over.
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
 _WRITE: Final = "write registry/repository:tag or registry/repository@sha256:…, one a line"
 
 
@@ -106,10 +108,8 @@ def _check_names(schematics: Iterable[SchematicFile]) -> None:
         problem = "that is the name of another file in the bundle" if taken else ""
         if name in seen:
             problem = "two schematics have it"
-        if not name.isprintable() or name.startswith(".") or "\\" in name:
-            problem = "it has characters that a file's name on the far side may not have"
-        if len(name) > _MAX_NAME:
-            problem = "it is too long"
+        if not FILE_NAME.fullmatch(name):
+            problem = "it is too long, or has other characters than letters, digits and ._+-"
         if problem:
             raise InputError(
                 f"the schematic {printable(name, limit=80)!r} cannot travel under its name: "

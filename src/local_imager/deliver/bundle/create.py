@@ -1,0 +1,303 @@
+"""Making a bundle: gathered, composed, cut, written whole or not at all, and signed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from local_imager.deliver.bundle.contents import Contents, compose
+from local_imager.deliver.bundle.gather import Gathered, gather
+from local_imager.deliver.bundle.manifest import parse_bundle, render_bundle
+from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.order import Order
+from local_imager.deliver.bundle.outfile import (
+    Comparison,
+    Differs,
+    check_room,
+    growing,
+    other_parts,
+    part_name,
+    refuse_foreign,
+    remove_leftovers,
+)
+from local_imager.deliver.bundle.packed import Packed
+from local_imager.deliver.bundle.signature import plan_signature
+from local_imager.deliver.bundle.split import range_digests, split_bundle
+from local_imager.deliver.bundle.writer import STEP, Source, stream_part
+from local_imager.errors import InputError
+from local_imager.events import EventSink, Message, StepFinished, step
+from local_imager.oci.blobs import open_regular
+from local_imager.oci.layout import Layout
+from local_imager.oci.model import Digest
+from local_imager.pipeline.factory import Factory
+
+if TYPE_CHECKING:
+    from local_imager.deliver.bundle.signing import SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a bundle is written: ``output`` is the file (of a set: the name that parts derive from).
+
+    ``limit_bytes`` cuts it into parts of at most so many bytes before compression.
+    """
+
+    output: Path
+    packed: bool = False
+    limit_bytes: int | None = None
+    key: SigningKey | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenPart:
+    """A file of the bundle; ``unchanged`` when it was there already, byte for byte."""
+
+    path: Path
+    size_bytes: int
+    unchanged: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the JSON object of ``bundle create --json``."""
+        return {
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "unchanged": self.unchanged,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A bundle that was written: its manifest, its files, and who signed it.
+
+    ``signer`` is empty for one that is not signed; ``secrets`` are schematics that may hold some.
+    """
+
+    bundle: Bundle
+    set_digest: Digest
+    parts: tuple[WrittenPart, ...]
+    signature: Path | None
+    signer: str
+    secrets: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all files together, the signature left out."""
+        return sum(part.size_bytes for part in self.parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object of ``bundle create --json``."""
+        kinds = [item.kind for item in self.bundle.items]
+        return {
+            "set": str(self.set_digest),
+            "size_bytes": self.size_bytes,
+            "parts": [part.as_dict() for part in self.parts],
+            "images": kinds.count("image"),
+            "assets": kinds.count("asset"),
+            "documents": kinds.count("document"),
+            "blobs": len(self.bundle.blobs),
+            "signature": str(self.signature) if self.signature else None,
+            "signer": self.signer or None,
+            "secrets": list(self.secrets),
+            "facts": {name: list(values) for name, values in sorted(self.bundle.facts.items())},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a bundle would be: exact but for ``unbuilt`` assets, whose sizes are not known.
+
+    ``part_bytes`` are the sizes of its files before compression.
+    """
+
+    bundle: Bundle
+    set_digest: Digest
+    part_bytes: tuple[int, ...]
+    unbuilt: tuple[str, ...]
+    secrets: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all files together before compression."""
+        return sum(self.part_bytes)
+
+
+def create_bundle(factory: Factory, order: Order, form: Form, sink: EventSink) -> Created:
+    """Gather what the order asks for and write it; an equal bundle that is there is success.
+
+    Raises :class:`InputError` when another file is there and is not to be replaced,
+    :class:`HostError` when the disk has no room, :class:`IntegrityError` when a blob of the store
+    is damaged, and what gathering raises. Then nothing of it is there, and nothing is when it is
+    interrupted.
+    """
+    refuse_foreign(form.output, force=form.force)
+    gathered = gather(factory, order, sink)
+    contents = compose(gathered.layout, gathered.images, gathered.assets, gathered.documents)
+    source = _source(gathered, contents, form)
+    _warn(gathered, contents, sink)
+    first = part_name(form.output, 1, len(source.bundle.parts))
+    plan = plan_signature(first, source.manifest, form.key, force=form.force)
+    remove_leftovers(form.output)
+    with _undone() as made:
+        parts = _write(source, form, bool(gathered.secrets), made, sink)
+        signature = plan.carry_out(source.manifest, made, sink)
+    for path in other_parts(form.output, {part.path for part in parts}):
+        sink.emit(Message(f"{path} is of another set: do not carry it with this one", "warning"))
+    return Created(
+        source.bundle, source.set_digest, parts, signature, plan.signer, gathered.secrets
+    )
+
+
+def preview_bundle(
+    factory: Factory, order: Order, form: Form, sink: EventSink, scratch: Layout
+) -> Preview:
+    """Work out what :func:`create_bundle` would write, fetching no layer and writing no file.
+
+    ``scratch`` is an empty layout for manifests. Raises what gathering raises.
+    """
+    refuse_foreign(form.output, force=form.force)
+    gathered = gather(factory, order, sink, scratch=scratch)
+    contents = compose(
+        gathered.layout, gathered.images, gathered.assets, gathered.documents, whole=False
+    )
+    bundle = contents.bundle(gathered.facts)
+    if form.limit_bytes is not None:
+        # The digest of a segment is as long as any other; its bytes are not here yet.
+        bundle = split_bundle(bundle, form.limit_bytes, lambda *_: Digest("0" * 64))
+    source = Source(bundle, render_bundle(bundle), contents.index, contents.made, _nothing)
+    numbers = range(1, len(bundle.parts) + 1)
+    return Preview(
+        bundle,
+        source.set_digest,
+        tuple(source.size_bytes(number) for number in numbers),
+        gathered.unbuilt,
+        gathered.secrets,
+    )
+
+
+def _nothing(digest: Digest) -> int:
+    raise FileNotFoundError(str(digest))
+
+
+def _source(gathered: Gathered, contents: Contents, form: Form) -> Source:
+    """Return the manifest in its final form; what we could not read again is never written."""
+    bundle = contents.bundle(gathered.facts)
+    layout = gathered.layout
+    if form.limit_bytes is not None:
+        bundle = split_bundle(bundle, form.limit_bytes, range_digests(layout))
+    manifest = render_bundle(bundle)
+    parse_bundle(manifest)
+    return Source(
+        bundle,
+        manifest,
+        contents.index,
+        contents.made,
+        lambda digest: open_regular(layout.blob_path(digest)),
+    )
+
+
+def _warn(gathered: Gathered, contents: Contents, sink: EventSink) -> None:
+    for sentence in contents.left_out:
+        sink.emit(Message(sentence, "warning"))
+    if gathered.secrets:
+        names = ", ".join(gathered.secrets)
+        sink.emit(
+            Message(
+                f"the bundle may hold secrets, as {names} may (kernel arguments, META or a machine "
+                "configuration): only you can read the file; guard the medium that carries it",
+                "warning",
+            )
+        )
+
+
+@contextlib.contextmanager
+def _undone() -> Iterator[list[Path]]:
+    """Yield a list of files that are removed again when not all could be made."""
+    made: list[Path] = []
+    try:
+        yield made
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _write(
+    source: Source, form: Form, private: bool, made: list[Path], sink: EventSink
+) -> tuple[WrittenPart, ...]:
+    count = len(source.bundle.parts)
+    targets = [part_name(form.output, number, count) for number in range(1, count + 1)]
+    for target in targets:
+        refuse_foreign(target, force=form.force)
+    sizes = [source.size_bytes(number) for number in range(1, count + 1)]
+    if not form.packed:
+        lacking = [s for t, s in zip(targets, sizes, strict=True) if not _may_be(t, s)]
+        check_room(form.output.parent, sum(lacking))
+    parts = []
+    for number, target in enumerate(targets, 1):
+        parts.append(_write_part(source, number, target, form, private, made, sink))
+    return tuple(parts)
+
+
+def _may_be(target: Path, size_bytes: int) -> bool:
+    """Whether the file may be there already, so that it takes no room."""
+    return target.is_file() and target.stat().st_size == size_bytes
+
+
+def _write_part(
+    source: Source,
+    number: int,
+    target: Path,
+    form: Form,
+    private: bool,
+    made: list[Path],
+    sink: EventSink,
+) -> WrittenPart:
+    if target.is_file():
+        size_bytes = _compared(source, number, target, form, sink)
+        if size_bytes is not None:
+            sink.emit(StepFinished(STEP, target.name, 0.0, "cached"))
+            return WrittenPart(target, size_bytes, True)
+        if not form.force:
+            raise InputError(
+                f"{target} is there already and is another bundle than this one, or damaged",
+                hint="choose another name, or say --force to replace it",
+                code="exists",
+            )
+    with step(sink, STEP, target.name), growing(target, private=private) as file:
+        _stream(source, number, form, file.write, sink, target.name)
+        file.commit()
+        made.append(target)
+    return WrittenPart(target, file.size_bytes, False)
+
+
+def _compared(source: Source, number: int, target: Path, form: Form, sink: EventSink) -> int | None:
+    """Return the size of a file that has the bytes of this part already, else None."""
+    if not form.packed and not _may_be(target, source.size_bytes(number)):
+        return None
+    try:
+        with Comparison(target) as there:
+            _stream(source, number, form, there.write, sink, target.name)
+            there.end()
+            return there.size_bytes
+    except Differs:
+        return None
+
+
+def _stream(
+    source: Source,
+    number: int,
+    form: Form,
+    write: Callable[[memoryview], None],
+    sink: EventSink,
+    subject: str,
+) -> None:
+    if not form.packed:
+        stream_part(source, number, write, sink, subject)
+        return
+    packed = Packed(write, source.size_bytes(number))
+    stream_part(source, number, packed.write, sink, subject)
+    packed.end()
