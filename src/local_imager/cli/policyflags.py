@@ -1,4 +1,4 @@
-"""The policy flags of ``verify`` and ``verify-blob``: a policy for one question."""
+"""The policy that a command asks under: flags of ``verify``, ``--key`` of ``bundle``."""
 
 from __future__ import annotations
 
@@ -151,6 +151,20 @@ class PolicyFlags:
             rules=tuple(_with(rule, changes) for rule in policy.rules),
             layers=tuple(tuple(_with(rule, changes) for rule in layer) for layer in policy.layers),
         )
+
+
+def bundle_policy(app: App, key: str | None) -> TrustPolicy:
+    """Return the policy that bundles are judged by: the settings', with ``--key`` for bundles.
+
+    What looks wrong in it is told. Raises :class:`SettingsError`.
+    """
+    from local_imager.deliver.bundle.signing import policy_with_key
+    from local_imager.events import Message
+
+    policy = _settings(app)
+    for warning in policy.warnings:
+        app.sink.emit(Message(warning, "warning"))
+    return policy if key is None else policy_with_key(policy, Path(key))
 
 
 def _flag(name: str) -> str:

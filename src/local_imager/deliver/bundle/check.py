@@ -1,0 +1,314 @@
+"""Whether a bundle is enough: read once and whole, then builds are planned from it alone.
+
+Every byte is verified as ``bundle verify`` does. What plans are read from (documents, catalogues,
+overlays) is kept in a store of its own for as long as that takes; no network and no other store
+takes part, but for blobs of these that a delta leaves out: they are read, by digest, from the
+near side's store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from local_imager.deliver.bundle.contents import ROLE_LOCK, ROLE_SCHEMATIC
+from local_imager.deliver.bundle.farside import FarSide
+from local_imager.deliver.bundle.head import read_head
+from local_imager.deliver.bundle.inventory import Inventory
+from local_imager.deliver.bundle.judging import Judge
+from local_imager.deliver.bundle.keeping import Keeper
+from local_imager.deliver.bundle.model import Bundle, Item
+from local_imager.deliver.bundle.proofs import AssetProof, Completeness
+from local_imager.deliver.bundle.proving import Build, Prover
+from local_imager.deliver.bundle.reader import STANDARD_INPUT, PartReading, open_part, read_part
+from local_imager.deliver.bundle.signing import check_signature, read_signature, unvouched
+from local_imager.deliver.bundle.staged import Spool, StagedFiles
+from local_imager.deliver.bundle.stager import Stager
+from local_imager.deliver.bundle.verifying import STANDARD_INPUT_NAME, MissingPart, VerifiedFile
+from local_imager.errors import LocalImagerError, NotFound, SourceError, StoreError
+from local_imager.events import EventSink, printable, step
+from local_imager.oci.layout import parse_index_document
+from local_imager.oci.model import MAX_MANIFEST_BYTES, Digest, Manifest
+from local_imager.pipeline.lockfile import LockFile
+from local_imager.pipeline.lockread import parse_lock
+from local_imager.profile.assetname import AssetName
+from local_imager.profile.model import Arch
+from local_imager.profile.version import TalosVersion
+from local_imager.schematic.model import Schematic
+from local_imager.schematic.parse import parse_schematic
+from local_imager.settings import Settings
+from local_imager.sources.catalogues import catalogue_requirements
+from local_imager.sources.trust import TrustPolicy
+from local_imager.sources.upstream import Sources
+from local_imager.store.store import Store
+
+# One of each kind that needs other images: together they need all that any asset needs.
+_USUAL: Final = ("metal-{}.iso", "metal-{}.raw.zst", "installer-{}.tar")
+_VANILLA: Final = ("(no schematic)", Schematic())
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Which builds a bundle is to be enough for.
+
+    ``schematics`` are pairs of file name and value; none means those that the bundle carries.
+    Without ``assets`` the ISO, the disk image and the installer of each of ``arches`` count.
+    ``host`` is the machine that will run the imager, ``have`` what the far side has already.
+    """
+
+    versions: tuple[TalosVersion, ...]
+    schematics: tuple[tuple[str, Schematic], ...] = ()
+    assets: tuple[AssetName, ...] = ()
+    arches: tuple[Arch, ...] = ("amd64",)
+    host: Arch = "amd64"
+    have: Inventory | None = None
+
+    @property
+    def names(self) -> tuple[AssetName, ...]:
+        """The assets that are asked about."""
+        usual = (name.format(arch) for arch in self.arches for name in _USUAL)
+        return self.assets or tuple(map(AssetName.parse, usual))
+
+
+def check_files(
+    paths: Sequence[str],
+    question: Question,
+    settings: Settings,
+    policy: TrustPolicy,
+    sink: EventSink,
+    *,
+    signature: Path | None = None,
+) -> Completeness:
+    """Read the files of one bundle and say whether they are enough for the builds in question.
+
+    Raises :class:`VerificationRefused` when the policy demands another signature of the bundle,
+    :class:`InputError` for what is no bundle, :class:`PlanError` for builds that are none.
+    """
+    with tempfile.TemporaryDirectory(prefix="local-imager-check-") as folder:
+        store = Store.open(Path(folder) / "store")
+        checker = _Checker(question, settings, policy, sink, store)
+        return checker.run(paths, signature)
+
+
+class _Checker:
+    """One check; ``store`` is its own, empty at first."""
+
+    def __init__(
+        self,
+        question: Question,
+        settings: Settings,
+        policy: TrustPolicy,
+        sink: EventSink,
+        store: Store,
+    ) -> None:
+        self._question, self._settings = question, settings
+        self._policy, self._sink, self._store = policy, sink, store
+
+    def run(self, paths: Sequence[str], signature: Path | None) -> Completeness:
+        """Read everything, then prove build by build."""
+        untrusted_signature = read_signature(
+            [Path(path) for path in paths if path != STANDARD_INPUT], signature
+        )
+        keeper = Keeper(
+            self._store.layout,
+            self._wants,
+            lambda manifest: check_signature(
+                manifest, untrusted_signature, self._policy, self._sink
+            ),
+        )
+        files = [self._read(path, keeper) for path in _in_order(paths)]
+        damaged = [file for file, _ in files if not file.intact]
+        bytes_read = sum(file.bytes_read for file, _ in files)
+        if keeper.bundle is None:
+            return self._answer(keeper, damaged, (), None, bytes_read)
+        far_side = FarSide(keeper.bundle, self._question.have, keeper.given)
+        own = [reading for _, reading in files if reading.manifest_digest == keeper.set_digest]
+        for reading in own:
+            far_side.saw(reading)
+        damaged += self._put_together(keeper, far_side, own)
+        if keeper.index_bytes is None:
+            return self._answer(keeper, damaged, (), None, bytes_read)
+        self._borrow(keeper, far_side)
+        lock = self._lock(keeper.bundle)
+        with step(self._sink, "check", "builds from the bundle alone"):
+            assets = tuple(self._prove(keeper.bundle, keeper.index_bytes, far_side, lock))
+        return self._answer(keeper, damaged, assets, lock, bytes_read)
+
+    def _wants(self, item: Item) -> bool:
+        """Pick the images that plans are read from: catalogues, and overlays where one is asked."""
+        registry = self._settings.registry
+        for version in self._question.versions:
+            for requirement in catalogue_requirements(version):
+                name = str(requirement.reference(registry))
+                if item.name == name or item.name.startswith(f"{name}@"):
+                    return True
+        given = [schematic.overlay for _, schematic in self._question.schematics]
+        if given and not any(overlay.name for overlay in given):
+            return False
+        repository = item.name.partition("@")[0].rpartition(":")[0]
+        named = any(o.image and repository.endswith(f"/{o.image}") for o in given)
+        return "overlay" in item.roles or named
+
+    def _read(self, path: str, keeper: Keeper) -> tuple[VerifiedFile, PartReading]:
+        name = STANDARD_INPUT_NAME if path == STANDARD_INPUT else printable(path, limit=300)
+        with open_part(path) as stream, Stager(self._store.layout) as stager:
+            keeper.name, keeper.stager = name, stager
+            reading = read_part(stream, name, keeper, self._sink)
+        stager.settled()
+        file = VerifiedFile(
+            name,
+            reading.label,
+            reading.manifest_digest,
+            reading.faults,
+            reading.more_faults,
+            reading.bytes_read,
+        )
+        return file, reading
+
+    def _put_together(
+        self, keeper: Keeper, far_side: FarSide, readings: Sequence[PartReading]
+    ) -> list[VerifiedFile]:
+        seen = frozenset[str]().union(*(reading.segments for reading in readings))
+
+        def here(digest: Digest) -> bool:
+            return all(piece.member in seen for _, piece in far_side.pieces(digest))
+
+        faults = tuple(keeper.join(here))
+        if not faults:
+            return []
+        return [VerifiedFile("all parts together", identity=keeper.set_digest, faults=faults)]
+
+    def _borrow(self, keeper: Keeper, far_side: FarSide) -> None:
+        """Take what the far side has and plans are read from out of the near side's own store."""
+        layout = self._store.layout
+        missing = [d for d in keeper.kept if not layout.has(d) and far_side.can_have(d)]
+        if not missing:
+            return
+        with contextlib.suppress(NotFound, StoreError):
+            own = Store.open(self._settings.store, create=False).layout
+            for digest in missing:
+                if own.intact(digest, far_side.bundle.by_digest[digest].size_bytes):
+                    layout.put_file(own.blob_path(digest), "", move=False)
+
+    def _document(self, item: Item) -> bytes | None:
+        """Return the bytes of a document's file; None when it is damaged or missing."""
+        layout = self._store.layout
+        try:
+            manifest = layout.read_manifest(item.descriptor)
+            if not isinstance(manifest, Manifest) or len(manifest.layers) != 1:
+                return None
+            return layout.read_blob(manifest.layers[0].digest, max_bytes=MAX_MANIFEST_BYTES)
+        except SourceError:
+            return None
+
+    def _lock(self, bundle: Bundle) -> LockFile | None:
+        """Return the lock in the bundle; raises :class:`InputError` for one that is malformed."""
+        for item in bundle.items:
+            if item.kind == "document" and ROLE_LOCK in item.roles:
+                data = self._document(item)
+                if data is not None:
+                    name = f"{item.name} in the bundle"
+                    return LockFile(Path(name), parse_lock(data, name), Digest.of(data))
+        return None
+
+    def _schematics(self, bundle: Bundle) -> Sequence[tuple[str, Schematic]]:
+        if self._question.schematics:
+            return self._question.schematics
+        found = []
+        for item in bundle.items:
+            if item.kind == "document" and ROLE_SCHEMATIC in item.roles:
+                data = self._document(item)
+                if data is not None:
+                    found.append((item.name, parse_schematic(data, source=item.name)))
+        return found or [_VANILLA]
+
+    def _prove(
+        self, bundle: Bundle, index: bytes, far_side: FarSide, lock: LockFile | None
+    ) -> Iterator[AssetProof]:
+        layout = self._store.layout
+        entries = parse_index_document(index, "index.json of the bundle")["manifests"]
+        layout.update_index(lambda document: document.update(manifests=entries))
+        with contextlib.closing(Spool(None)) as spool:
+            files = StagedFiles("the bundle", bundle, index, spool, layout)
+            why = unvouched(self._policy)
+            prover = Prover(
+                self._settings,
+                self._store,
+                Sources(
+                    self._store,
+                    self._settings.registry,
+                    None,
+                    self._policy,
+                    self._sink,
+                    self._settings.jobs,
+                ),
+                Judge(bundle, files, self._policy, None, why, None, self._sink),
+                far_side,
+                self._question.host,
+                lock,
+                self._sink,
+            )
+            names = self._question.names
+            for file, schematic in self._schematics(bundle):
+                for version in self._question.versions:
+                    yield from prover.prove(Build(file, schematic, version, names))
+
+    def _answer(
+        self,
+        keeper: Keeper,
+        damaged: Sequence[VerifiedFile],
+        assets: tuple[AssetProof, ...],
+        lock: LockFile | None,
+        bytes_read: int,
+    ) -> Completeness:
+        bundle, have = keeper.bundle, self._question.have
+        notes = []
+        if assets and lock is None:
+            notes.append("there is no lock in it: the far side builds without --locked")
+        if assets:
+            notes.append("images were judged by this machine's policy; the far side asks its own")
+        return Completeness(
+            set_digest=keeper.set_digest,
+            parts=len(bundle.parts) if bundle else 0,
+            missing_parts=tuple(_missing(bundle, keeper.given)) if bundle else (),
+            damaged=tuple(damaged),
+            signed_by=keeper.signed_by,
+            unvouched="" if keeper.signed_by else unvouched(self._policy),
+            host_arch=self._question.host,
+            far_side=have.digest if have else None,
+            lock=lock.path.name if lock else "",
+            assets=assets,
+            bytes_read=bytes_read,
+            notes=tuple(notes),
+        )
+
+
+def _missing(bundle: Bundle, given: set[int]) -> Iterator[MissingPart]:
+    for number, pieces in enumerate(bundle.parts, 1):
+        if number not in given:
+            needing = (item.name for piece in pieces for item in bundle.items_with(piece.blob))
+            yield MissingPart(number, tuple(dict.fromkeys(needing)), damaged=False)
+
+
+def _in_order(paths: Sequence[str]) -> list[str]:
+    """Return the parts in the order of their numbers, so that cut blobs pass by in order.
+
+    What can be read only once (a pipe) stays behind the files, in the order given.
+    """
+    if len(paths) < 2:
+        return list(paths)
+
+    def number(path: str) -> tuple[int, int]:
+        if not os.path.isfile(path):
+            return (2, 0)
+        try:
+            return (0, read_head(path).label.number)
+        except LocalImagerError:  # reading it whole says what is wrong
+            return (1, 0)
+
+    return sorted(paths, key=number)
