@@ -13,6 +13,7 @@ from typing import Final
 
 from local_imager import __version__
 from local_imager.deliver.bundle.completing import Outcome
+from local_imager.deliver.bundle.faults import Fault
 from local_imager.deliver.bundle.report import FileReport, ImportReport, PartReport
 from local_imager.events import printable
 from local_imager.oci.model import Digest
@@ -226,19 +227,17 @@ def _files(files: Iterable[FileReport], size_text: SizeText) -> Iterator[str]:
 def _faults(file: FileReport) -> str:
     if not file.faults:
         return ""
-    shown = [
-        f'<br><span class="bad">{escape(fault.kind)}</span> {_text(fault.member)}: '
-        f"{_text(fault.text)}"
-        + (
-            f" Touches {', '.join(_text(short_name(name)) for name in fault.affects)}."
-            if fault.affects
-            else ""
-        )
-        for fault in file.faults
-    ]
+    shown = [_fault(fault) for fault in file.faults]
     if file.more_faults:
         shown.append(f"<br>and {file.more_faults} more faults")
     return f'<span class="small">{"".join(shown)}</span>'
+
+
+def _fault(fault: Fault) -> str:
+    touched = ", ".join(_text(short_name(name)) for name in fault.affects)
+    where = f"{_text(fault.member)}: {_text(fault.text)}"
+    more = f" Touches {touched}." if touched else ""
+    return f'<br><span class="bad">{escape(fault.kind)}</span> {where}{more}'
 
 
 def _problems(report: ImportReport) -> Iterator[str]:
