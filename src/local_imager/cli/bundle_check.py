@@ -29,16 +29,8 @@ _SHOWN_NAMES: Final = 4
 
 @click.command("check")
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@click.option(
-    "--version", "versions", required=True, multiple=True, metavar="V", help="Talos version."
-)
-@click.option(
-    "--schematic",
-    "schematics",
-    multiple=True,
-    metavar="F",
-    help="Schematic to build (default: those in the bundle).",
-)
+@click.option("--version", "versions", multiple=True, metavar="V", help="Talos version to build.")
+@click.option("--schematic", "schematics", multiple=True, metavar="F", help="Schematic to build.")
 @click.option(
     "--asset",
     "assets",
@@ -47,8 +39,8 @@ _SHOWN_NAMES: Final = 4
     shell_complete=complete_asset,
     help="Asset to build (default: ISO, disk image and installer).",
 )
-@click.option("--arch", "arches", multiple=True, type=_ARCH, help="Of these machines (default).")
-@click.option("--host-arch", type=_ARCH, help="Machine that will build (default: as this one).")
+@click.option("--arch", "arches", multiple=True, type=_ARCH, help="Machines to build for.")
+@click.option("--host-arch", "hosts", multiple=True, type=_ARCH, help="Machines that will build.")
 @click.option("--have", metavar="FAR.JSON", help="What the far side has (store inventory).")
 @click.option("--builder", metavar="V|newest|same", help="Which imager will run.")
 @click.option("--key", metavar="PEM", help="Demand a signature of this public key.")
@@ -73,7 +65,8 @@ def check(
 
     Every byte is verified; then each asset is planned for each schematic and version from the
     bundle alone, as on a far side whose store is empty, and every image that the plan needs is
-    looked for: there, whole, and accepted by the policy. Exits 0 when nothing is missing, 1 when
+    looked for: there, whole, and accepted by the policy. What is not named is as the bundle was
+    made for: its versions, schematics and architectures. Exits 0 when nothing is missing, 1 when
     something is, 3 when bytes are damaged or an image, lock or signature is refused.
     """
     from local_imager.deliver.bundle.check import check_files
@@ -103,23 +96,21 @@ def _question(
     schematics: Sequence[str],
     assets: Sequence[str],
     arches: Sequence[Any],
-    host_arch: Any,
+    hosts: Sequence[Any],
     have: str | None,
 ) -> Question:
     from local_imager.deliver.bundle.check import Question
     from local_imager.deliver.bundle.inventory import read_inventory
-    from local_imager.oci import host
     from local_imager.profile.assetname import AssetName
     from local_imager.profile.version import TalosVersion
     from local_imager.schematic.parse import read_schematic
 
-    machine = host_arch or host.host_arch()
     return Question(
         versions=tuple(dict.fromkeys(TalosVersion.parse(text) for text in versions)),
         schematics=tuple((path, read_schematic(path)) for path in dict.fromkeys(schematics)),
         assets=tuple(dict.fromkeys(AssetName.parse(text) for text in assets)),
-        arches=tuple(dict.fromkeys(arches)) or (machine,),
-        host=machine,
+        arches=tuple(dict.fromkeys(arches)),
+        hosts=tuple(dict.fromkeys(hosts)),
         have=read_inventory(Path(have)) if have is not None else None,
     )
 
@@ -131,8 +122,9 @@ def _lines(found: Completeness) -> Iterator[str]:
         names = _names(part.items)
         yield f"{_red('MISSING')}   part {part.number} of {found.parts}; it holds parts of {names}"
     width = max((len(proof.asset) for proof in found.assets), default=0)
+    hosts = len({proof.host for proof in found.assets})
     for proof in found.assets:
-        yield _asset(proof, width)
+        yield _asset(proof, width) + (f"  on {proof.host}" if hosts > 1 else "")
     lacks = list(found.lacks())
     if lacks:
         yield ""
@@ -151,9 +143,8 @@ def _asset(proof: AssetProof, width: int) -> str:
     if not proof.complete:
         refused = any(lack.refused for lack in proof.lacks)
         return f"{_red('REFUSED' if refused else 'MISSING')}   {what}"
-    sizes = {image.name: image.size_bytes for image in proof.images}
-    total = human_size(sum(sizes.values()))
-    return f"{_green('complete')}  {what}  ({len(sizes)} images, {total})"
+    images = len({image.name for image in proof.images})
+    return f"{_green('complete')}  {what}  ({images} images, {human_size(proof.size_bytes)})"
 
 
 def _lack(lack: Lack, assets: Sequence[str]) -> Iterator[str]:
@@ -185,14 +176,17 @@ def _circumstances(found: Completeness) -> Iterator[str]:
         return
     have = "has what the inventory lists" if found.far_side else "has an empty store"
     yield f"  {'identity':<10} {found.set_digest}"
-    yield f"  {'far side':<10} {have}, and builds on {found.host_arch}"
+    hosts = " and on ".join(dict.fromkeys(proof.host for proof in found.assets))
+    yield f"  {'far side':<10} {have}" + (f", and builds on {hosts}" if hosts else "")
     if found.lock:
         yield f"  {'lock':<10} builds are held to it, as with --locked"
     if found.signed_by is not None:
         signer, rule = printable(found.signed_by.signer), printable(found.signed_by.rule)
         yield f"  {'signed by':<10} {signer} ({rule})"
     else:
-        yield f"  {'signed by':<10} {printable(found.unvouched)}"
+        why = "there is a signature, but it was not judged" if found.signed else "not signed"
+        yield f"  {'signed by':<10} nobody ({why})"
+        yield f"  {'':<10} {printable(found.unvouched)}"
 
 
 def _names(names: Iterable[str]) -> str:

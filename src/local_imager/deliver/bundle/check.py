@@ -12,7 +12,7 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -30,14 +30,15 @@ from local_imager.deliver.bundle.signing import check_signature, read_signature,
 from local_imager.deliver.bundle.staged import Spool, StagedFiles
 from local_imager.deliver.bundle.stager import Stager
 from local_imager.deliver.bundle.verifying import STANDARD_INPUT_NAME, MissingPart, VerifiedFile
-from local_imager.errors import LocalImagerError, NotFound, SourceError, StoreError
+from local_imager.errors import InputError, LocalImagerError, NotFound, SourceError, StoreError
 from local_imager.events import EventSink, printable, step
+from local_imager.oci.host import host_arch
 from local_imager.oci.layout import parse_index_document
 from local_imager.oci.model import MAX_MANIFEST_BYTES, Digest, Manifest
 from local_imager.pipeline.lockfile import LockFile
 from local_imager.pipeline.lockread import parse_lock
 from local_imager.profile.assetname import AssetName
-from local_imager.profile.model import Arch
+from local_imager.profile.model import ARCHES, Arch
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.model import Schematic
 from local_imager.schematic.parse import parse_schematic
@@ -54,25 +55,45 @@ _VANILLA: Final = ("(no schematic)", Schematic())
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Which builds a bundle is to be enough for.
+    """Which builds a bundle is to be enough for; what is left out is as the bundle was made for.
 
-    ``schematics`` are pairs of file name and value; none means those that the bundle carries.
-    Without ``assets`` the ISO, the disk image and the installer of each of ``arches`` count.
-    ``host`` is the machine that will run the imager, ``have`` what the far side has already.
+    ``schematics`` are pairs of file name and value; without any, those that it carries count.
+    Without ``assets`` the ISO, the disk image and the installer of each of ``arches`` do.
+    ``hosts`` are machines that will run the imager, ``have`` is what the far side has already.
     """
 
-    versions: tuple[TalosVersion, ...]
+    versions: tuple[TalosVersion, ...] = ()
     schematics: tuple[tuple[str, Schematic], ...] = ()
     assets: tuple[AssetName, ...] = ()
-    arches: tuple[Arch, ...] = ("amd64",)
-    host: Arch = "amd64"
+    arches: tuple[Arch, ...] = ()
+    hosts: tuple[Arch, ...] = ()
     have: Inventory | None = None
 
-    @property
-    def names(self) -> tuple[AssetName, ...]:
-        """The assets that are asked about."""
-        usual = (name.format(arch) for arch in self.arches for name in _USUAL)
+    def versions_of(self, bundle: Bundle) -> tuple[TalosVersion, ...]:
+        """Return the versions to check; raises :class:`InputError` when nothing says any."""
+        told = bundle.facts.get("versions", ())
+        found = self.versions or tuple(TalosVersion.parse(text) for text in told)
+        if not found:
+            raise InputError(
+                "the bundle was not made for a version of Talos, so there is no build to check",
+                hint="give --version V for a build, or local-imager bundle verify for its bytes",
+            )
+        return found
+
+    def hosts_of(self, bundle: Bundle) -> tuple[Arch, ...]:
+        """Return the architectures of the machines that will build."""
+        return self.hosts or _arches(bundle, "host-arches") or (host_arch(),)
+
+    def assets_of(self, bundle: Bundle) -> tuple[AssetName, ...]:
+        """Return the assets to check."""
+        arches = self.arches or _arches(bundle, "arches") or self.hosts_of(bundle)
+        usual = (name.format(arch) for arch in arches for name in _USUAL)
         return self.assets or tuple(map(AssetName.parse, usual))
+
+
+def _arches(bundle: Bundle, fact: str) -> tuple[Arch, ...]:
+    told = bundle.facts.get(fact, ())
+    return tuple(arch for arch in ARCHES if arch in told)
 
 
 def check_files(
@@ -108,12 +129,14 @@ class _Checker:
     ) -> None:
         self._question, self._settings = question, settings
         self._policy, self._sink, self._store = policy, sink, store
+        self._signed = False
 
     def run(self, paths: Sequence[str], signature: Path | None) -> Completeness:
         """Read everything, then prove build by build."""
         untrusted_signature = read_signature(
             [Path(path) for path in paths if path != STANDARD_INPUT], signature
         )
+        self._signed = untrusted_signature is not None
         keeper = Keeper(
             self._store.layout,
             self._wants,
@@ -139,10 +162,10 @@ class _Checker:
             assets = tuple(self._prove(keeper.bundle, keeper.index_bytes, far_side, lock))
         return self._answer(keeper, damaged, assets, lock, bytes_read)
 
-    def _wants(self, item: Item) -> bool:
+    def _wants(self, bundle: Bundle, item: Item) -> bool:
         """Pick the images that plans are read from: catalogues, and overlays where one is asked."""
         registry = self._settings.registry
-        for version in self._question.versions:
+        for version in self._question.versions_of(bundle):
             for requirement in catalogue_requirements(version):
                 name = str(requirement.reference(registry))
                 if item.name == name or item.name.startswith(f"{name}@"):
@@ -249,14 +272,16 @@ class _Checker:
                 ),
                 Judge(bundle, files, self._policy, None, why, None, self._sink),
                 far_side,
-                self._question.host,
+                host_arch(),
                 lock,
                 self._sink,
             )
-            names = self._question.names
-            for file, schematic in self._schematics(bundle):
-                for version in self._question.versions:
-                    yield from prover.prove(Build(file, schematic, version, names))
+            names = self._question.assets_of(bundle)
+            for host in self._question.hosts_of(bundle):
+                held = replace(prover, host=host)
+                for file, schematic in self._schematics(bundle):
+                    for version in self._question.versions_of(bundle):
+                        yield from held.prove(Build(file, schematic, version, names))
 
     def _answer(
         self,
@@ -279,7 +304,7 @@ class _Checker:
             damaged=tuple(damaged),
             signed_by=keeper.signed_by,
             unvouched="" if keeper.signed_by else unvouched(self._policy),
-            host_arch=self._question.host,
+            signed=self._signed,
             far_side=have.digest if have else None,
             lock=lock.path.name if lock else "",
             assets=assets,

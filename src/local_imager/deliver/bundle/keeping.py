@@ -52,7 +52,7 @@ class Keeper:
     def __init__(
         self,
         layout: Layout,
-        wants: Callable[[Item], bool],
+        wants: Callable[[Bundle, Item], bool],
         judge: Callable[[bytes], SignedBy | None],
     ) -> None:
         self._layout, self._wants, self._judge = layout, wants, judge
@@ -171,10 +171,10 @@ class _Segment:
             self._kept.close(intact)
 
 
-def _kept(bundle: Bundle, wants: Callable[[Item], bool]) -> Iterator[Digest]:
+def _kept(bundle: Bundle, wants: Callable[[Bundle, Item], bool]) -> Iterator[Digest]:
     for blob in bundle.blobs:
         if blob.document:
             yield blob.digest
     for item in bundle.items:
-        if item.kind == "document" or (item.kind == "image" and wants(item)):
+        if item.kind == "document" or (item.kind == "image" and wants(bundle, item)):
             yield from item.blobs

@@ -88,15 +88,20 @@ class ProvenImage:
 
 @dataclass(frozen=True, slots=True)
 class AssetProof:
-    """One asset of one schematic and version; ``schematic`` is the file's name."""
+    """One asset of one schematic and version, built on ``host``; ``schematic`` is a file's name.
+
+    ``size_bytes`` is what its images have together, blobs that they share counted once.
+    """
 
     schematic: str
     schematic_id: str
     version: str
     asset: str
+    host: str
     builder: str
     images: tuple[ProvenImage, ...]
     lacks: tuple[Lack, ...]
+    size_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -111,8 +116,10 @@ class AssetProof:
             "schematic_id": self.schematic_id,
             "version": self.version,
             "asset": self.asset,
+            "host_arch": self.host,
             "complete": self.complete,
             "builder": self.builder or None,
+            "size_bytes": self.size_bytes,
             "images": [image.as_dict() for image in self.images],
             "missing": [lack.as_dict() for lack in self.lacks],
             "notes": list(self.notes),
@@ -124,9 +131,10 @@ class Completeness:
     """The answer about one bundle (or set) for the builds that were asked about.
 
     ``unvouched`` says why nobody vouches for its assets and documents, empty when ``signed_by``
-    does. ``lock`` is the name of the lock in it that the builds are held to. ``far_side`` is the
-    digest of the inventory that was given, None for an empty far side. ``set_digest`` is None
-    when no manifest could be read; then there are no proofs either.
+    does; ``signed`` is whether there was a signature file. ``lock`` is the name of the lock in it
+    that the builds are held to. ``far_side`` is the digest of the inventory that was given, None
+    for an empty far side. ``set_digest`` is None when no manifest could be read; then there are no
+    proofs either.
     """
 
     set_digest: Digest | None
@@ -135,7 +143,7 @@ class Completeness:
     damaged: tuple[VerifiedFile, ...]
     signed_by: SignedBy | None
     unvouched: str
-    host_arch: str
+    signed: bool
     far_side: Digest | None
     lock: str
     assets: tuple[AssetProof, ...]
@@ -166,8 +174,8 @@ class Completeness:
             "missing_parts": [part.as_dict() for part in self.missing_parts],
             "damaged": [file.as_dict() for file in self.damaged],
             "signature": self.signed_by.as_dict() if self.signed_by else None,
+            "signed": self.signed,
             "unvouched": self.unvouched,
-            "host_arch": self.host_arch,
             "far_side": str(self.far_side) if self.far_side else None,
             "lock": self.lock or None,
             "assets": [asset.as_dict() for asset in self.assets],

@@ -7,7 +7,7 @@ digest, accepted by the judge that an import asks, with every blob of it at hand
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -39,7 +39,7 @@ from local_imager.store.store import Store
 
 # Keys never travel, and a far side that makes them has all: the plan is made as if they were there.
 _KEY_FILES: Final = frozenset({*REQUIRED_KEYS, *ENROLMENT_FILES.values()})
-_RELOCK: Final = "bring the lock up to date (local-imager lock --update) and make the bundle again"
+_RELOCK: Final = "make the bundle again for this build: its lock is made of what it is made for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +76,20 @@ class Prover:
         Raises :class:`PlanError` where schematic, version and asset do not go together at all,
         :class:`SettingsError` for a policy that cannot be asked.
         """
-        guard, drift = self._guard(build)
-        trial = _Trial(self, build, guard)
+        trials: dict[bool, _Trial] = {}
         for name in build.assets:
+            guard, drift = self._guard(build, name)
+            # Whatever the asset is, a guard of this schematic and version pins the same images.
+            trial = trials.setdefault(guard is None, _Trial(self, build, guard))
             proof = trial.prove(name)
-            lacks = tuple(dict.fromkeys((*drift, *proof.lacks)))
-            yield replace(proof, lacks=lacks)
+            yield replace(proof, lacks=tuple(dict.fromkeys((*drift, *proof.lacks))))
 
-    def _guard(self, build: Build) -> tuple[LockGuard | None, tuple[Lack, ...]]:
+    def _guard(self, build: Build, name: AssetName) -> tuple[LockGuard | None, tuple[Lack, ...]]:
         if self.lock is None:
             return None, ()
         try:
             guard = LockGuard.check(
-                self.lock, self.settings, build.schematic, build.version, build.assets
+                self.lock, self.settings, build.schematic, build.version, [name]
             )
         except LockDrift as error:
             return None, _drift(self.lock, error)
@@ -113,6 +114,12 @@ class Prover:
         if found is None or reference.digest not in (None, found.descriptor.digest):
             return None
         return found
+
+    def size_bytes(self, images: Iterable[str]) -> int:
+        """Return how many bytes images have together."""
+        blobs = self.far_side.bundle.by_digest
+        needed = {digest for name in images for digest in self.items[name].blobs}
+        return sum(blobs[digest].size_bytes for digest in needed)
 
     def has_whole(self, requirement: Requirement) -> bool:
         """Return whether every byte of an image that a build reads will be there."""
@@ -148,9 +155,11 @@ class _Trial:
             str(schematic_id(build.schematic)),
             str(build.version),
             str(name),
+            self._prover.host,
             str(self._builder or ""),
             tuple(images),
             tuple(lacks),
+            self._prover.size_bytes(image.name for image in images),
             tuple(_notes(name, entry)),
         )
 
@@ -244,13 +253,14 @@ class _Trial:
             return
         missing = _other_arches(judged, requirement.arches(self._prover.host))
         if missing:
-            option = "--host-arch" if role in ("builder", "base") else "--arch"
-            has = ", ".join(item.arches) or "none"
+            (arch,) = missing
+            of_host = role in ("builder", "base", "overlay") and arch == self._prover.host
+            option = "--host-arch" if of_host else "--arch"
             yield Lack(
                 "architecture",
                 name,
-                f"it is in the bundle for {has}, and {'+'.join(missing)} is needed",
-                f"make the bundle with {' '.join(f'{option} {arch}' for arch in missing)}",
+                f"it is in the bundle for {', '.join(item.arches)}, and {arch} is needed",
+                f"make the bundle with {option} {arch}",
                 role,
             )
 
@@ -268,7 +278,6 @@ class _Trial:
         return ()
 
     def _proven(self, requirement: Requirement, item: Item, judged: Judgement) -> ProvenImage:
-        blobs = self._prover.far_side.bundle.by_digest
         return ProvenImage(
             requirement.role,
             item.name,
@@ -276,7 +285,7 @@ class _Trial:
             requirement.arches(self._prover.host),
             judged.signer,
             judged.policy,
-            sum(blobs[digest].size_bytes for digest in item.blobs),
+            self._prover.size_bytes([item.name]),
         )
 
     def _unknown(self, requirement: Requirement) -> Lack:

@@ -106,7 +106,7 @@ class Near(World):
         """A bundle of these roots; ``change`` makes another manifest of it."""
         layout = self.forge.layout
         contents = compose(layout, roots, (), documents)
-        bundle = contents.bundle({"versions": ("v1.9.0",)})
+        bundle = contents.bundle({"versions": ("v1.9.0",), "arches": ("amd64",)})
         bundle = change(bundle) if change else bundle
         data = {Digest.of(contents.index): contents.index, **contents.made}
         for blob in bundle.blobs:
@@ -221,19 +221,26 @@ def test_a_bundle_with_everything_is_complete_for_an_empty_far_side(near: Near) 
     assert roles["base"].signer.startswith("sha256:")
     assert roles["base"].policy == f"{REGISTRY}/** (user-file)"
     assert roles["base"].size_bytes > 1000
+    total = sum(image.size_bytes for image in roles.values())
+    assert roles["base"].size_bytes < found.assets[1].size_bytes < total, "shared blobs count once"
 
 
-def test_each_usual_asset_is_asked_about_when_none_is_named(near: Near) -> None:
-    roots = near.roots(near.requirements(parse_schematic(RICH)))
-    question = Question((V190,), schematics=(("rich.yaml", parse_schematic(RICH)),))
-    path = near.write(1, near.bundle(roots).part())
-    found = check_files([path], question, near.settings, near.policy, NULL_SINK)
-    assert found.complete
-    assert [proof.asset for proof in found.assets] == [
-        "metal-amd64.iso",
-        "metal-amd64.raw.zst",
-        "installer-amd64.tar",
-    ]
+def test_what_is_not_named_is_as_the_bundle_was_made_for(near: Near) -> None:
+    def made_for(**facts: tuple[str, ...]) -> list[tuple[str, str, str]]:
+        told = {name.replace("_", "-"): values for name, values in facts.items()}
+        sample = rich(near, change=lambda bundle: replace(bundle, facts=told))
+        path = near.write(1, sample.part())
+        found = check_files([path], Question(), near.settings, near.policy, NULL_SINK)
+        return [(proof.version, proof.asset, proof.host) for proof in found.assets]
+
+    usual = ["metal-amd64.iso", "metal-amd64.raw.zst", "installer-amd64.tar"]
+    told = made_for(versions=("v1.9.0",), arches=("amd64",), host_arches=("arm64", "amd64"))
+    assert told == [("v1.9.0", asset, host) for host in ("amd64", "arm64") for asset in usual]
+    assert len(made_for(versions=("v1.9.0", "v1.13.0"), arches=("amd64", "arm64"))) == 12
+    with pytest.raises(InputError, match="not made for a version"):
+        made_for(arches=("amd64",))
+    with pytest.raises(InputError):
+        made_for(versions=("rubbish",))
 
 
 def test_zstd_and_a_pipe_are_read_as_well(near: Near) -> None:
@@ -317,14 +324,14 @@ def test_another_architecture(near: Near) -> None:
 
 
 def test_a_far_side_of_another_architecture(near: Near) -> None:
-    found = near.check(rich(near), ISO, host="arm64")
+    found = near.check(rich(near), ISO, hosts=("arm64",))
     assert {(one.role, one.remedy) for one in found.lacks()} == {
         ("builder", "make the bundle with --host-arch arm64"),
         ("base", "make the bundle with --host-arch arm64"),
-        ("overlay", "make the bundle with --arch arm64"),
+        ("overlay", "make the bundle with --host-arch arm64"),
     }
     roots = near.roots(near.requirements(parse_schematic(RICH)), arches=("amd64", "arm64"))
-    assert near.check(near.bundle(roots), ISO, host="arm64").complete
+    assert near.check(near.bundle(roots), ISO, hosts=("arm64",)).complete
 
 
 def test_the_newest_builder_that_is_whole_runs(own: Near) -> None:
@@ -455,6 +462,15 @@ def test_a_lock_of_other_schematics_or_settings(near: Near) -> None:
     other = replace(lock, recipe=replace(lock.recipe, epoch=5))
     texts = [one.text for one in near.check(locked(near, render_lock(other)), ISO).lacks()]
     assert any("epoch" in text for text in texts)
+
+
+def test_an_architecture_that_the_lock_has_not_concerns_its_own_assets(near: Near) -> None:
+    roots = near.roots(near.requirements(parse_schematic(RICH)), arches=("amd64", "arm64"))
+    lock = DocumentRoot("x.lock", render_lock(near.lock()), "application/toml", ROLE_LOCK)
+    arm = AssetName.parse("metal-arm64.iso")
+    found = near.check(near.bundle(roots, [lock]), arm, ISO)
+    assert [proof.complete for proof in found.assets] == [False, True]
+    assert only_lack(found).text == ("the architecture arm64 is not in the lock, which has amd64")
 
 
 def test_an_image_that_is_not_the_locked_one(own: Near) -> None:
