@@ -51,13 +51,15 @@ def fetch_image(
     jobs: int = 4,
     stop: threading.Event | None = None,
     memory: LogMemory | None = None,
+    name: str = "",
 ) -> VerifiedImage:
     """Fetch an image into the layout and return it verified; its evidence is kept with it.
 
     ``memory`` remembers which log entries were accepted before. ``arches`` are the architectures
     wanted of an index; empty means any one. ``stop`` ends the downloads early (and is set when one
-    fails, so that what runs beside ends too). Raises
-    :class:`NotFound`, :class:`VerificationRefused`, :class:`IntegrityError`, :class:`SourceError`,
+    fails, so that what runs beside ends too). ``name`` is what the layout is to call the image,
+    where that is not the reference. Raises :class:`NotFound`,
+    :class:`VerificationRefused`, :class:`IntegrityError`, :class:`SourceError`,
     :class:`StoreError`, or :class:`HostError` when the disk has no room for it.
     """
     with step(sink, "resolve", str(reference)):
@@ -73,7 +75,7 @@ def fetch_image(
             for raw in documents:
                 layout.put_bytes(raw.untrusted_data, raw.media_type)
             keep_signatures(source, layout, reference, descriptor.digest, sink)
-            layout.set_ref(entry_name(reference), documents[0].descriptor)
+            layout.set_ref(name or entry_name(reference), documents[0].descriptor)
             keep_evidence(layout, verified, documents[0].descriptor)
     return verified
 
@@ -86,6 +88,17 @@ def held_descriptor(layout: Layout, reference: Reference) -> Descriptor | None:
     if entry is None or reference.digest not in (None, entry.digest):
         return None
     return Descriptor(entry.media_type, entry.digest, entry.size_bytes)
+
+
+def name_held(layout: Layout, reference: Reference, name: str) -> None:
+    """Let the layout call an image that it holds by another name, too; nothing for an empty name.
+
+    Raises :class:`StoreError`.
+    """
+    entry = held_descriptor(layout, reference) if name else None
+    known = layout.resolve(name) if entry is not None else None
+    if entry is not None and (known is None or known.digest != entry.digest):
+        layout.set_ref(name, entry)
 
 
 def is_complete(layout: Layout, descriptor: Descriptor, arches: Sequence[str]) -> bool:

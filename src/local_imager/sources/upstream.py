@@ -34,7 +34,7 @@ from local_imager.sources.catalogues import (
     read_overlay_profile,
 )
 from local_imager.sources.explaining import WHERE_ELSE, Explainer
-from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
+from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete, name_held
 from local_imager.sources.imagefiles import boot_files
 from local_imager.sources.inventory import StoreSource, confirm_held
 from local_imager.sources.keep import keep_attached
@@ -152,13 +152,15 @@ class Sources:
         reference: Reference,
         arches: Sequence[str] = (),
         *,
+        name: str = "",
         stop: threading.Event | None = None,
     ) -> VerifiedImage:
         """Return any image by its own full name, verified as :meth:`obtain` does.
 
-        ``arches`` are wanted of an index; none means any one. No pin holds for it.
+        ``arches`` are wanted of an index; none means any one. ``name`` is what the store is to
+        call it, where that is not the reference. No pin holds for it.
         """
-        return self._obtain(reference, arches, None, stop=stop)
+        return self._obtain(reference, arches, None, name=name, stop=stop)
 
     def _obtain(
         self,
@@ -166,12 +168,14 @@ class Sources:
         arches: Sequence[str],
         requirement: Requirement | None,
         *,
+        name: str = "",
         refresh: bool = False,
         stop: threading.Event | None = None,
     ) -> VerifiedImage:
         if not refresh or self._source is None:
             held = self._held(reference, arches)
             if held is not None:
+                name_held(self._store.layout, reference, name)
                 return held
         if self._source is None:
             raise self._lacking(reference, requirement, arches)
@@ -186,6 +190,7 @@ class Sources:
                 jobs=self._jobs,
                 stop=stop,
                 memory=self._memory,
+                name=name,
             )
 
     def _lacking(

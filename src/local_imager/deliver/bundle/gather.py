@@ -164,7 +164,9 @@ class _Gatherer:
             image = sources.survey_reference(wanted.pinned).image
             outline = sources.outline(image, arches)
         else:
-            image = sources.obtain_reference(wanted.pinned, arches, stop=stop)
+            # By its tag, so that a build without a lock and the next bundle find it again.
+            name = str(wanted.named)
+            image = sources.obtain_reference(wanted.pinned, arches, name=name, stop=stop)
             outline = sources.outline(image, arches)
             if not arches:
                 # Any would do; so that it is the same one from every store, it is the first.
