@@ -28,7 +28,6 @@ from local_imager.deliver.bundle.proving import Build, Prover
 from local_imager.deliver.bundle.reader import STANDARD_INPUT, PartReading, open_part, read_part
 from local_imager.deliver.bundle.signing import check_signature, read_signature, unvouched
 from local_imager.deliver.bundle.staged import Spool, StagedFiles
-from local_imager.deliver.bundle.stager import Stager
 from local_imager.deliver.bundle.verifying import STANDARD_INPUT_NAME, MissingPart, VerifiedFile
 from local_imager.errors import InputError, LocalImagerError, NotFound, SourceError, StoreError
 from local_imager.events import EventSink, printable, step
@@ -179,10 +178,9 @@ class _Checker:
 
     def _read(self, path: str, keeper: Keeper) -> tuple[VerifiedFile, PartReading]:
         name = STANDARD_INPUT_NAME if path == STANDARD_INPUT else printable(path, limit=300)
-        with open_part(path) as stream, Stager(self._store.layout) as stager:
-            keeper.name, keeper.stager = name, stager
+        keeper.name = name
+        with open_part(path) as stream:
             reading = read_part(stream, name, keeper, self._sink)
-        stager.settled()
         file = VerifiedFile(
             name,
             reading.label,

@@ -1,25 +1,27 @@
 """Reading the parts of one set and keeping the little that plans are read from.
 
 Segments of large blobs are hashed a second time, on their way past, as the blobs that they are to
-give: each part is right by itself long before the far side puts them together.
+give: each part is right by itself long before the far side puts them together. What is kept goes
+with the check, so nothing waits for the disk.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from local_imager.deliver.bundle.faults import Fault
 from local_imager.deliver.bundle.model import Blob, Bundle, Item, PartLabel, Piece
 from local_imager.deliver.bundle.reception import PieceSink
-from local_imager.deliver.bundle.segments import has_segment, join_segments
 from local_imager.deliver.bundle.signing import SignedBy
-from local_imager.deliver.bundle.stager import Stager
 from local_imager.errors import HostError, InputError
+from local_imager.oci.durable import explained
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 from local_imager.sources.fetch import RESERVE_BYTES
@@ -45,8 +47,8 @@ class Keeper:
     """Receives every part of one set (a :class:`Reception`).
 
     ``wants`` picks the items that are kept besides documents; ``judge`` is asked about the
-    manifest once and may refuse it. What is kept lies in ``layout``. The stager is that of the
-    file which is being read.
+    manifest once and may refuse it. What is kept lies in ``layout``, which nobody else uses.
+    ``name`` is the file that is being read, for messages.
     """
 
     def __init__(
@@ -57,7 +59,6 @@ class Keeper:
     ) -> None:
         self._layout, self._wants, self._judge = layout, wants, judge
         self._whole: dict[Digest, _Whole] = {}
-        self.stager: Stager | None = None
         self.name = ""
         self.bundle: Bundle | None = None
         self.set_digest: Digest | None = None
@@ -105,15 +106,22 @@ class Keeper:
 
     def piece(self, blob: Blob, piece: Piece) -> PieceSink | None:
         """Keep what plans are read from; look at segments as parts of their blob."""
-        assert self.stager is not None  # noqa: S101 - set for every file
-        wanted = blob.digest in self.kept
+        wanted = blob.digest in self.kept and not self._layout.has(blob.digest)
         if piece.whole:
-            return self.stager.blob(blob) if wanted and not self._layout.has(blob.digest) else None
-        kept = None
-        if wanted and not has_segment(self._layout, piece):
-            kept = self.stager.segment(piece)
+            return _KeptPiece(self._draft(blob.digest), self._named) if wanted else None
         whole = self._whole[blob.digest]
-        return _Segment(whole, kept) if whole.follows(piece) else kept
+        if not whole.follows(piece):
+            return None
+        draft = self._draft(blob.digest) if wanted else None
+        return _Segment(whole, _KeptPiece(draft, None, piece.offset) if draft else None)
+
+    def _draft(self, digest: Digest) -> Path:
+        """Where a blob is written before all of it is there."""
+        self._layout.staging_dir.mkdir(exist_ok=True)
+        return self._layout.staging_dir / digest.hex
+
+    def _named(self, draft: Path) -> None:
+        draft.rename(self._layout.blob_path(Digest(draft.name)))
 
     def documents_done(self, faulty: frozenset[Digest]) -> None:
         """Nothing hangs on it here."""
@@ -129,8 +137,8 @@ class Keeper:
             if not here(digest):
                 continue
             if whole.reached == whole.size_bytes and whole.hasher.hexdigest() == digest.hex:
-                if digest in self.kept:
-                    self._join(self.bundle, digest)
+                if digest in self.kept and not self._layout.has(digest):
+                    self._named(self._draft(digest))
                 continue
             if whole.reached < whole.size_bytes:
                 raise InputError(
@@ -142,15 +150,36 @@ class Keeper:
             text = f"the segments are what the manifest says and do not give {digest}"
             yield Fault("manifest", f"segments/sha256/{digest.hex}", text, affects)
 
-    def _join(self, bundle: Bundle, digest: Digest) -> None:
-        segments = [piece for part in bundle.parts for piece in part if piece.blob == digest]
-        join_segments(self._layout, bundle.by_digest[digest], segments)
+
+class _KeptPiece:
+    """Writes a piece into its blob's draft; ``complete`` is told of a blob that is all there."""
+
+    def __init__(
+        self, draft: Path, complete: Callable[[Path], None] | None, offset: int = 0
+    ) -> None:
+        self._draft, self._complete, self._at = draft, complete, offset
+        with explained(f"write {draft}"):
+            self._handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write the next bytes."""
+        view = memoryview(data)
+        with explained(f"write {self._draft}"):
+            while view:
+                count = os.pwrite(self._handle, view, self._at)
+                view, self._at = view[count:], self._at + count
+
+    def close(self, intact: bool) -> None:
+        """End it."""
+        os.close(self._handle)
+        if intact and self._complete is not None:
+            self._complete(self._draft)
 
 
 class _Segment:
     """Hashes a segment as the next bytes of its blob, and hands it on where it is kept."""
 
-    def __init__(self, whole: _Whole, kept: PieceSink | None) -> None:
+    def __init__(self, whole: _Whole, kept: _KeptPiece | None) -> None:
         self._whole, self._kept, self._taken = whole, kept, 0
         self._before = whole.hasher.copy()
 

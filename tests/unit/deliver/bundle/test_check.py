@@ -30,7 +30,7 @@ from local_imager.oci.model import Digest, Reference
 from local_imager.pipeline.lockfile import Lock, render_lock
 from local_imager.pipeline.locking import LockOrder, make_lock
 from local_imager.profile.assetname import AssetName
-from local_imager.profile.model import Arch, Catalogue, Requirement
+from local_imager.profile.model import Arch, Requirement
 from local_imager.profile.quirks import Quirks
 from local_imager.schematic.model import Schematic
 from local_imager.schematic.parse import parse_schematic
@@ -61,6 +61,7 @@ class Near(World):
             name = Quirks.of(version).base_installer_name
             self.add(name, str(version), {"x": str(version).encode()})
         self.policy = self.signing.policy(f"{REGISTRY}/**")
+        self.catalogue = self.sources().catalogue(V190)
         self.at(path)
 
     def at(self, path: Path) -> Near:
@@ -73,12 +74,10 @@ class Near(World):
         self, schematic: Schematic, arches: Sequence[Arch] = ("amd64",), builder: str = "v1.13.0"
     ) -> list[Requirement]:
         """All images of a build of v1.9.0, and the builder's."""
-        asks = bool(schematic.overlay.name)
-        catalogue = self.sources().catalogue(V190) if asks else Catalogue(V190)
         found = (
             Requirement("builder", "siderolabs/imager", builder),
             *version_images(V190, arches),
-            *schematic_images(schematic, catalogue, arches),
+            *schematic_images(schematic, self.catalogue, arches),
         )
         return [one for one in found if one.tag]
 
