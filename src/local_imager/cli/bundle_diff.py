@@ -30,7 +30,8 @@ def diff(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     """Say in words what changed from bundle A to bundle B; exits 4 when they differ.
 
     Only the heads of the files are read, and nothing is verified. In place of A or B may stand
-    what `store inventory` wrote on the far side: then it says what that side lacks.
+    what `store inventory` wrote on the far side: then it says which images and assets that side
+    lacks.
     """
     first, second = _read(a), _read(b)
     from local_imager.deliver.bundle.head import Head
@@ -105,7 +106,7 @@ def _same_file(old: Head, new: Head) -> bool:
 
 
 def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) -> bool:
-    from local_imager.deliver.bundle.diff import lacking
+    from local_imager.deliver.bundle.diff import far_side_lacks
     from local_imager.deliver.bundle.head import Head
     from local_imager.deliver.bundle.inventory import Inventory
 
@@ -114,7 +115,7 @@ def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) ->
             "both files are inventories: one has to be a bundle",
             hint="local-imager bundle diff far.json site.tar says what the far side lacks",
         )
-    missing = lacking(bundle.bundle, far.blobs)
+    missing = far_side_lacks(bundle.bundle, far.blobs)
     if as_json:
         document = {
             "verified": False,
@@ -132,8 +133,10 @@ def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) ->
 
 
 def _lacks(missing: Lacking) -> Iterator[str]:
+    from local_imager.deliver.bundle.page import short_name
+
     for lack in missing.items[:_SHOWN]:
-        name = printable(lack.item.name, limit=300)
+        name = printable(short_name(lack.item.name), limit=300)
         whole = lack.missing == lack.needed
         of_all = "" if whole else f" (of {human_size(lack.needed.size_bytes)})"
         yield f"{human_size(lack.missing.size_bytes):>10}  {lack.item.kind} {name}{of_all}"

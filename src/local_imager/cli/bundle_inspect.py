@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
 # Of a hundred extensions the first lines say enough; --json has them all.
 _SHOWN: Final = 200
-_SCHEMATIC_ID: Final = re.compile(r"^[0-9a-f]{64}(?=/)")
+_SHOWN_IN_PART: Final = 6
 
 
 @click.command("inspect")
@@ -74,15 +73,19 @@ def _lines(head: Head, view: View) -> Iterator[str]:
     label = head.label
     which = f"part {label.number} of {label.count}" if label.count > 1 else "a bundle in one file"
     yield f"{head.name}: {which}"
-    yield f"  identity  {label.set_digest}"
-    for name, values in sorted(view.facts.items()):
-        yield f"  {name:<8}  {', '.join(values)}"
-    yield "  nothing of it was verified: local-imager bundle verify does that"
+    facts = [(name, ", ".join(values)) for name, values in sorted(view.facts.items())]
+    rows = [("identity", str(label.set_digest)), *facts]
+    rows.append(("verified", "no, this is what the file says of itself (see `bundle verify`)"))
+    width = max(len(name) for name, _ in rows)
+    yield from (f"  {name:<{width}}  {text}" for name, text in rows)
     yield ""
     yield from _totals(head, view)
-    yield from _items("images", "with the signer that the near side saw", view.images)
-    yield from _items("assets", "", view.assets)
-    yield from _items("documents", "", view.files)
+    for title, views in (
+        ("images", view.images),
+        ("assets", view.assets),
+        ("documents", view.files),
+    ):
+        yield from _items(title, views)
     if label.count > 1:
         yield from _parts(label.number, view.parts)
     yield ""
@@ -98,53 +101,58 @@ def _totals(head: Head, view: View) -> Iterator[str]:
 
     size = part_size(head.bundle, head.label.number, manifest_size_bytes=len(head.manifest))
     yield f"{human_size(size):>10}  this file (before compression, if it is compressed)"
-    yield f"{_amount(view.needed)}  that all items need"
-    yield f"{_amount(view.carried)}  of them carried{_in_parts(head.label.count)}"
+    yield f"{_amount(view.needed)} that the items need"
     if view.since is None:
         return
-    yield f"{_amount(view.presumed)}  expected on the far side"
+    yield f"{_amount(view.carried)} of them carried"
+    yield f"{_amount(view.presumed)} of them expected on the far side"
     if view.rebuilt.blobs:
         patches = human_size(view.patches.size_bytes)
-        yield f"{_amount(view.rebuilt)}  rebuilt on the far side from {patches} of differences"
-    yield "a delta: it can be imported only where the blobs are that this inventory lists:"
+        yield f"{_amount(view.rebuilt)} of them rebuilt there from {patches} of differences"
+    yield "a delta: it can be imported only where the blobs are that this inventory lists"
     yield f"            {view.since}"
-
-
-def _in_parts(count: int) -> str:
-    return f" in {count} parts" if count > 1 else ""
 
 
 def _amount(amount: Amount) -> str:
     return f"{human_size(amount.size_bytes):>10}  in {counted(amount.blobs, 'blob')}"
 
 
-def _items(title: str, remark: str, views: Sequence[ItemView]) -> Iterator[str]:
+def _items(title: str, views: Sequence[ItemView]) -> Iterator[str]:
+    from local_imager.deliver.bundle.page import short_signer
+
     if not views:
         return
+    signers = {view.item.signer for view in views}
+    signer = short_signer(next(iter(signers))) if len(signers) == 1 else ""
     yield ""
-    yield f"{title} ({len(views)})" + (f"; {remark}" if remark else "")
+    yield f"{title} ({len(views)})" + (f", signed by {_shown(signer)}" if signer else "")
     for view in views[:_SHOWN]:
         item = view.item
-        notes = [", ".join(item.roles), ", ".join(item.arches)]
+        notes = (item.descriptor.digest.short, ", ".join(item.roles), ", ".join(item.arches))
         yield f"{human_size(view.size_bytes):>10}  {_name(item.name)}"
-        more = "  ".join(note for note in (item.descriptor.digest.short, *notes) if note)
-        if item.kind != "document":
-            yield f"            {more}"
-        if item.signer:
-            yield f"            {printable(item.signer, limit=300)}"
+        yield f"            {'  '.join(note for note in notes if note)}"
+        if item.signer and not signer:
+            yield f"            signed by {_shown(short_signer(item.signer))}"
     if len(views) > _SHOWN:
         yield f"            … and {len(views) - _SHOWN} more (--json lists all)"
 
 
 def _parts(own: int, parts: Sequence[PartView]) -> Iterator[str]:
     yield ""
-    yield "what the parts hold"
+    yield "what the parts hold, beside the documents"
     for part in parts:
         mark = " (this file)" if part.number == own else ""
         yield f"{human_size(part.size_bytes):>10}  part {part.number}{mark}"
-        yield from (f"            {_name(name)}" for name in part.items)
+        yield from (f"            {_name(name)}" for name in part.items[:_SHOWN_IN_PART])
+        if len(part.items) > _SHOWN_IN_PART:
+            yield f"            … and {len(part.items) - _SHOWN_IN_PART} more"
 
 
 def _name(name: str) -> str:
-    """Cut the schematic ID in an asset's name short, as `store ls` does."""
-    return printable(_SCHEMATIC_ID.sub(lambda found: found[0][:12], name), limit=300)
+    from local_imager.deliver.bundle.page import short_name
+
+    return _shown(short_name(name))
+
+
+def _shown(untrusted_text: str) -> str:
+    return printable(untrusted_text, limit=300)

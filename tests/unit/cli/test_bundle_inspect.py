@@ -16,6 +16,7 @@ from tests.unit.deliver.bundle.samples import (
     IMAGER,
     SIGNER,
     as_delta,
+    changed,
     digest,
     head_bytes,
     in_two_parts,
@@ -43,35 +44,39 @@ def test_a_bundle_in_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     text = said(capsys, file)
     assert text.startswith(f"{file}: a bundle in one file\n")
     assert f"identity  {Digest.of(render_bundle(sample()))}" in text
-    assert "nothing of it was verified" in text and "bundle verify" in text
-    for phrase in (
-        IMAGER,
-        SIGNER,
-        "base, builder  amd64",
-        "local-imager.lock",
-        "versions  v1.13.0",
-    ):
+    assert "verified  no, this is what the file says of itself (see `bundle verify`)" in text
+    assert f"images (2), signed by {SIGNER[:19]}…\n" in text
+    for phrase in (IMAGER, "base, builder  amd64", "local-imager.lock", "versions  v1.13.0"):
         assert phrase in text
     assert "  39.6 KiB  376567988ad3/v1.13.0/metal-amd64.iso\n" in text
-    assert " 119.5 KiB  in 7 blobs  that all items need\n" in text
+    assert " 119.5 KiB  in 7 blobs that the items need\n" in text
     assert "the imager layer" in text
     assert "delta" not in text and "what the parts hold" not in text
 
 
 def test_a_part_of_a_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, put(tmp_path, in_two_parts(), 2))
-    assert ": part 2 of 2\n" in text and "carried in 2 parts" in text
-    _, _, parts = text.partition("what the parts hold\n")
+    assert ": part 2 of 2\n" in text
+    _, _, parts = text.partition("what the parts hold, beside the documents\n")
     _, _, second = parts.partition("  58.6 KiB  part 2 (this file)\n")
     assert "metal-amd64.iso" in second.partition("\n\n")[0]
 
 
 def test_a_delta(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, put(tmp_path, as_delta()))
-    assert "   9.8 KiB  in 1 blob  expected on the far side" in text
-    assert "rebuilt on the far side from 1.5 KiB of differences" in text
+    assert "   9.8 KiB  in 1 blob of them expected on the far side" in text
+    assert "rebuilt there from 1.5 KiB of differences" in text
     assert str(digest("far.json")) in text
     assert "the iso (not in the bundle)" in text
+
+
+def test_signers_that_differ_stand_with_their_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(capsys, put(tmp_path, changed(sample(), IMAGER, signer="a@b.test")))
+    assert "images (2)\n" in text
+    assert "            signed by a@b.test\n" in text
+    assert f"            signed by {SIGNER[:19]}…\n" in text
 
 
 def test_many_images_are_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

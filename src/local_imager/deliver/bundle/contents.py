@@ -43,6 +43,8 @@ ROLE_KEY: Final = "key"
 # The root in force where no rule names one; others are what a rule of the policy names.
 ROLE_ROOT: Final = "trusted-root"
 ROLE_ROOT_OF_RULE: Final = "trusted-root-of-rule"
+# Every store writes these lists anew, so a difference in one says nothing of the image.
+LIST_PURPOSE: Final = "list of referrers of "
 # Documents travel in every part of a set: what is larger travels once, like a layer.
 _MAX_DOCUMENT_BYTES: Final = MAX_MANIFEST_BYTES
 _MAX_PURPOSE: Final = 1000
@@ -188,9 +190,15 @@ class _Composer:
 
     def _manifest(self, entry: Descriptor, manifest: Manifest, what: str) -> None:
         self._note(entry, f"manifest of {what}", document=True)
-        self._note(manifest.config, f"configuration of {what}", document=True)
+        self._configuration(manifest, what)
         for number, layer in enumerate(manifest.layers, 1):
             self._note(layer, f"layer {number} of {len(manifest.layers)} of {what}")
+
+    def _configuration(self, manifest: Manifest, what: str) -> None:
+        """Note a configuration; the empty one belongs to every artifact."""
+        empty = manifest.config.media_type == MEDIA_EMPTY
+        purpose = "empty configuration" if empty else f"configuration of {what}"
+        self._note(manifest.config, purpose, document=True)
 
     def _attach(self, repository: str, subject: Digest, what: str, depth: int = 1) -> None:
         """Take what is attached to a manifest; the list of referrers is written anew."""
@@ -201,7 +209,7 @@ class _Composer:
         if listed:
             tag = fallback_tag(subject)
             name = f"{repository}:{tag}" if repository else tag
-            entry = self._make(list_bytes(listed), MEDIA_INDEX, f"list of referrers of {what}")
+            entry = self._make(list_bytes(listed), MEDIA_INDEX, f"{LIST_PURPOSE}{what}")
             self._enter(name, entry)
         for ref_name, found in self._attached.tagged(repository, subject, what):
             self._artifact(found, what)
@@ -217,8 +225,11 @@ class _Composer:
     def _artifact(self, found: Found, what: str) -> None:
         purpose = f"{found.word} of {what}"
         self._note(found.descriptor, f"manifest of the {purpose}", document=True)
-        for blob in (found.manifest.config, *found.manifest.layers):
-            self._note(blob, purpose, document=found.signature or blob.media_type == MEDIA_EMPTY)
+        self._configuration(found.manifest, f"the {purpose}")
+        layers = found.manifest.layers
+        for number, layer in enumerate(layers, 1):
+            which = f" ({number} of {len(layers)})" if len(layers) > 1 else ""
+            self._note(layer, purpose + which, document=found.signature)
 
     def asset(self, root: AssetRoot) -> None:
         """Take an asset with its file and its referrers (build record, log, schematic)."""
@@ -226,7 +237,7 @@ class _Composer:
         if not isinstance(manifest, Manifest):
             raise SourceError(f"the asset {root.what} is an index", code="malformed")
         self._note(root.entry, f"manifest of {root.what}", document=True)
-        self._note(manifest.config, f"configuration of {root.what}", document=True)
+        self._configuration(manifest, root.what)
         for layer in manifest.layers:
             self._note(layer, root.what)
         self._attach("", root.entry.digest, root.what)
@@ -236,7 +247,7 @@ class _Composer:
         """Take a file as an artifact of one layer."""
         what = f"the document {root.name}"
         layer = self._make(root.data, root.media_type, what)
-        config = self._make(_EMPTY, MEDIA_EMPTY, f"configuration of {what}")
+        config = self._make(_EMPTY, MEDIA_EMPTY, "empty configuration")
         layer_entry = {**layer.as_dict(), "annotations": {ANNOTATION_TITLE: root.name}}
         body: dict[str, Any] = {
             "schemaVersion": 2,

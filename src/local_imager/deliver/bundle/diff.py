@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from local_imager.deliver.bundle.model import Bundle, Item, Kind
+from local_imager.deliver.bundle.contents import LIST_PURPOSE
+from local_imager.deliver.bundle.model import Blob, Bundle, Item, Kind
+from local_imager.deliver.bundle.page import short_name
 from local_imager.deliver.bundle.view import Amount, needed_blobs
 from local_imager.oci.model import Digest
 
@@ -29,10 +31,10 @@ class Difference:
     @property
     def text(self) -> str:
         """Say it in words."""
+        what = self.subject if self.kind == "bundle" else f"{self.kind} {short_name(self.subject)}"
         if self.aspect == "item":
             state = "new" if self.new else "gone"
-            return f"{self.kind} {self.subject}: {state} ({_shortened(self.new or self.old)})"
-        what = self.subject if self.kind == "bundle" else f"{self.kind} {self.subject}"
+            return f"{what}: {state} ({_shortened(self.new or self.old)})"
         word = "" if self.kind == "bundle" else f", {_WORDS.get(self.aspect, self.aspect)}"
         before, after = (_shortened(value) or "none" for value in (self.old, self.new))
         return f"{what}{word}: {before} → {after}"
@@ -100,13 +102,34 @@ def lacking(bundle: Bundle, had: Container[Digest]) -> Lacking:
 
     The content is what an import leaves, whether it travels in this bundle or is presumed there.
     """
-    needed = needed_blobs(bundle)
+    return _lacking(bundle.items, needed_blobs(bundle), had)
+
+
+def far_side_lacks(bundle: Bundle, had: Container[Digest]) -> Lacking:
+    """Return which images and assets a far side lacks whose inventory lists these blobs.
+
+    Documents are left out, since no store keeps them, and so are lists of referrers, which each
+    store writes anew.
+    """
+    items = [item for item in bundle.items if item.kind != "document"]
+    named = {digest for item in items for digest in item.blobs}
+    needed = {
+        digest: blob
+        for digest, blob in needed_blobs(bundle).items()
+        if digest in named and not blob.purpose.startswith(LIST_PURPOSE)
+    }
+    return _lacking(items, needed, had)
+
+
+def _lacking(
+    items: Iterable[Item], needed: Mapping[Digest, Blob], had: Container[Digest]
+) -> Lacking:
     missing = {digest: blob for digest, blob in needed.items() if digest not in had}
     lacks = []
-    for item in bundle.items:
+    for item in items:
         gone = [missing[digest] for digest in item.blobs if digest in missing]
         if gone:
-            whole = Amount.of(needed[digest] for digest in item.blobs)
+            whole = Amount.of(needed[digest] for digest in item.blobs if digest in needed)
             lacks.append(Lack(item, whole, Amount.of(gone)))
     return Lacking(Amount.of(needed.values()), Amount.of(missing.values()), tuple(lacks))
 

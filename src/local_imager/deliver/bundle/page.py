@@ -82,9 +82,9 @@ def verdict_text(report: ImportReport) -> str:
 
 
 def short_name(name: str) -> str:
-    """Return an item's name for people: an asset's with the begin of its schematic's ID."""
+    """Return an item's name for people, with the begin of an asset's schematic or a digest."""
     if not name.startswith(ASSET_PREFIX):
-        return name
+        return re.sub(r"@sha256:([0-9a-f]{12})[0-9a-f]{52}$", r"@\1", name)
     schematic, _, rest = name.removeprefix(ASSET_PREFIX).partition("/")
     return f"{schematic[:12]}/{rest}"
 

@@ -22,9 +22,10 @@ from local_imager.oci.model import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor, Dige
 
 IMAGER = "registry.example/siderolabs/imager:v1.13.0"
 TOOLS = "registry.example/siderolabs/tools:v1.0.0"
-ASSET = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba/v1.13.0/metal-amd64.iso"
+SCHEMATIC = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
+ASSET = f"local-imager/asset/{SCHEMATIC}/v1.13.0/metal-amd64.iso"
 LOCK = "local-imager.lock"
-SIGNER = "key SHA256:0f8c"
+SIGNER = f"sha256:{'0f8c' * 16}"
 
 
 def digest(name: str) -> Digest:

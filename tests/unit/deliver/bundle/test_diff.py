@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from local_imager.deliver.bundle.diff import differences, lacking
+from local_imager.deliver.bundle.diff import differences, far_side_lacks, lacking
 from local_imager.deliver.bundle.model import Bundle
 from local_imager.deliver.bundle.view import Amount
 from tests.unit.deliver.bundle.samples import (
     ASSET,
     IMAGER,
     LOCK,
+    SIGNER,
     TOOLS,
     as_delta,
     blob,
@@ -23,6 +24,8 @@ from tests.unit.deliver.bundle.samples import (
     item,
     sample,
 )
+
+SHORT_SIGNER = SIGNER[:19]
 
 
 def texts(old: Bundle, new: Bundle) -> list[str]:
@@ -45,8 +48,8 @@ def test_new_and_gone() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "text"),
     [
-        ("signer", "key SHA256:beef", f"image {IMAGER}, SIGNER: key SHA256:0f8c → key SHA256:beef"),
-        ("signer", "", f"image {IMAGER}, SIGNER: key SHA256:0f8c → none"),
+        ("signer", "a@b.test", f"image {IMAGER}, SIGNER: {SHORT_SIGNER} → a@b.test"),
+        ("signer", "", f"image {IMAGER}, SIGNER: {SHORT_SIGNER} → none"),
         ("arches", ("amd64", "arm64"), f"image {IMAGER}, architectures: amd64 → amd64, arm64"),
         ("roles", ("base",), f"image {IMAGER}, roles: base, builder → base"),
     ],
@@ -104,3 +107,16 @@ def test_a_delta_lacks_what_it_does_not_carry_where_nothing_is() -> None:
     # What is measured is the content after an import, not the file; patches are no content.
     assert lacking(as_delta(), frozenset()).missing == Amount(7, 122_400)
     assert lacking(as_delta(), {one.digest for one in sample().blobs}).missing == Amount(0, 0)
+
+
+def test_what_a_far_side_lacks_leaves_out_what_no_store_keeps() -> None:
+    listed = blob("list", 400, document=True)
+    purpose = f"list of referrers of {TOOLS}"
+    bundle = sample()
+    bundle = replace(bundle, blobs=(replace(listed, purpose=purpose), *bundle.blobs))
+    bundle = changed(bundle, TOOLS, blobs=(*bundle.items[1].blobs, listed.digest))
+    had = {one.digest for one in sample().blobs} - {digest("lock"), digest("tools")}
+    found = far_side_lacks(bundle, had)
+    assert found.needed == Amount(6, 122_100)
+    assert found.missing == Amount(1, 700)
+    assert [(one.item.name, one.needed) for one in found.items] == [(TOOLS, Amount(2, 10_700))]
