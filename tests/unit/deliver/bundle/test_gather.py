@@ -21,6 +21,7 @@ from local_imager.oci.model import Digest, Reference
 from local_imager.pipeline.lockfile import render_lock
 from local_imager.pipeline.locking import LockOrder
 from local_imager.pipeline.lockread import parse_lock
+from local_imager.sources.trust import KeylessSigner, KeySigner, TrustRule
 from local_imager.sources.trust_entries import policy_from_entries
 from local_imager.store.store import Store
 from tests.unit.deliver.bundle.making import (
@@ -159,18 +160,12 @@ def test_the_policy_reads_back_as_what_it_was(making: Making, tmp_path: Path) ->
     assert len([name for name in names if name.startswith("key-")]) == 2
 
 
-def _told(rule: object) -> tuple[object, ...]:
+def _told(rule: TrustRule) -> tuple[object, ...]:
     """All of a rule but where it was written, and where its trusted root lies."""
-    found = rule  # type: ignore[var-annotated]
-    signer = found.signer  # type: ignore[attr-defined]
-    if hasattr(signer, "trusted_root"):
+    signer: object = rule.signer
+    if isinstance(signer, KeySigner | KeylessSigner):
         signer = replace(signer, trusted_root=None)
-    return (
-        found.pattern,  # type: ignore[attr-defined]
-        signer,
-        found.threshold,  # type: ignore[attr-defined]
-        found.rollback,  # type: ignore[attr-defined]
-    )
+    return (rule.pattern, signer, rule.threshold, rule.rollback)
 
 
 def test_further_images_pass_the_same_gate_for_the_targets(making: Making) -> None:
