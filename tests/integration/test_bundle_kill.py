@@ -100,11 +100,11 @@ def test_an_import_killed_anywhere_is_never_half_visible_and_goes_on(
     near: NearSide, folder: Path, program: Killer
 ) -> None:
     files = near.write(parts=3)
-    options = ["--config", folder / "config.toml", "--quiet"]
+    options: list[str | Path] = ["--config", folder / "config.toml", "--quiet"]
     draw = random.Random(5)
 
     def run(store: Path, kill_at: int = 0) -> int:
-        arguments = ["bundle", "import", *files, "--report", folder / "reports"]
+        arguments: list[str | Path] = ["bundle", "import", *files, "--report", folder / "reports"]
         ended = program.run(*options, "--store", store, *arguments, kill_at=kill_at)
         assert ended.killed or ended.code == 3, ended.log  # 3: the unsigned image is refused
         return ended.changes if not ended.killed else -1

@@ -154,7 +154,7 @@ class _Completer:
         intake = self._intake
         for digest in sorted(judged.needs):
             blob = intake.bundle.by_digest[digest]
-            intake.stock.make(blob, store.layout, private=digest in intake.private)
+            intake.stock.make(blob, store.layout, intake.sink, private=digest in intake.private)
 
     def _name(self, judged: Judgement, store: Store) -> Outcome:
         intake = self._intake

@@ -8,6 +8,7 @@ from functools import cached_property
 from local_imager.deliver.bundle.model import Blob, Bundle, Piece
 from local_imager.deliver.bundle.reception import PartReading
 from local_imager.deliver.bundle.segments import has_segment, join_segments
+from local_imager.events import EventSink
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 
@@ -104,11 +105,18 @@ class Stock:
     def _is_made(self, blob: Blob) -> bool:
         return blob.rebuild is not None or any(not p.whole for _, p in self.pieces(blob.digest))
 
-    def make(self, blob: Blob, layout: Layout, *, private: bool) -> None:
+    def make(self, blob: Blob, layout: Layout, sink: EventSink, *, private: bool) -> None:
         """Put a blob together that did not come whole; nothing happens when it is there.
 
         Raises :class:`IntegrityError` when what came does not give the blob.
         """
         if self.has(blob.digest) or not self.can_have(blob.digest):
             return
-        join_segments(layout, blob, [p for _, p in self.pieces(blob.digest)], private=private)
+        if blob.rebuild is None:
+            segments = [piece for _, piece in self.pieces(blob.digest)]
+            join_segments(layout, blob, segments, private=private)
+            return
+        from local_imager.deliver.bundle.rebuild import rebuild_blob
+
+        self.make(self.bundle.by_digest[blob.rebuild.payload], layout, sink, private=private)
+        rebuild_blob(blob, layout, sink)

@@ -61,14 +61,15 @@ class NearSide:
         arches: tuple[str, ...] = ("amd64",),
         signed: bool = True,
         size_bytes: int = 20_000,
+        tag: str = "v1",
     ) -> str:
         """Add an image (of noise unless files are given), signed in both forms; return its name."""
         content = files if files is not None else {"noise": os.urandom(size_bytes)}
-        top = self.forge.image(name, "v1", content, ("amd64", "arm64"))
+        top = self.forge.image(name, tag, content, ("amd64", "arm64"))
         if signed:
             self.forge.sign_legacy(name, top, self.signing)
             self.forge.sign_bundle(name, top, self.signing.bundle(top.digest))
-        full = f"{REGISTRY}/{name}:v1"
+        full = f"{REGISTRY}/{name}:{tag}"
         self.images.append(ImageRoot(full, top, arches, ("further",)))
         return full
 
@@ -86,9 +87,11 @@ class NearSide:
         self.assets.append(AssetRoot(entry, name, ("amd64",)))
         return asset
 
-    def document(self, name: str, data: bytes, role: str = "lock") -> None:
+    def document(
+        self, name: str, data: bytes, role: str = "lock", *, private: bool = False
+    ) -> None:
         """Add a document."""
-        self.documents.append(DocumentRoot(name, data, "text/plain", role))
+        self.documents.append(DocumentRoot(name, data, "text/plain", role, private))
 
     def policy(self, *, bundles: bool = True, **more: object) -> TrustPolicy:
         """The far side's policy: the images' key, and the bundle's unless told otherwise."""
@@ -106,10 +109,13 @@ class NearSide:
     def bundle(self, contents: Contents, *, parts: int = 1) -> Bundle:
         """The manifest, cut into about so many parts."""
         bundle = contents.bundle({"versions": ("v1.13.0",)})
-        if parts == 1:
-            return bundle
-        data = {d: self.blob(contents, d) for d in bundle.by_digest}
-        size = sum(blob.size_bytes for blob in bundle.blobs if not blob.document)
+        return bundle if parts == 1 else self.cut(contents, bundle, parts)
+
+    def cut(self, contents: Contents, bundle: Bundle, parts: int) -> Bundle:
+        """The bundle in about so many parts."""
+        carried = [blob for blob in bundle.blobs if blob.carried]
+        data = {blob.digest: self.blob(contents, blob.digest) for blob in carried}
+        size = sum(blob.size_bytes for blob in carried if not blob.document)
         fixed = sum(blob.size_bytes + 1024 for blob in bundle.documents()) + 8192
 
         def digest_of_range(digest: Digest, offset: int, size_bytes: int) -> Digest:

@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from local_imager.deliver.bundle.delta import plan_delta
 from local_imager.deliver.bundle.importing import Handout, Imported, import_files
 from local_imager.deliver.bundle.intake import Wishes
+from local_imager.deliver.bundle.inventory import make_inventory
 from local_imager.deliver.bundle.report import ImportReport
+from local_imager.deliver.bundle.split import whole_part
 from local_imager.errors import ExitCode, HostError, InputError, VerificationRefused
 from local_imager.events import RecordingSink
 from local_imager.oci.layout_source import LayoutSource
@@ -388,6 +391,32 @@ def test_a_bundle_that_leans_on_blobs_which_are_not_here(near: NearSide, store: 
     assert states(one(take(near, store, files))) == {new: "imported"}
     assert_whole(store, near, new, ("amd64",))
     assert_whole(store, near, old, ("amd64",))
+
+
+def test_a_blob_that_travelled_as_a_delta_is_rebuilt(near: NearSide, store: Store) -> None:
+    noise = os.urandom(1_200_000)
+    near.image("siderolabs/tool", {"x": noise})
+    take(near, store, near.write("old.tar"))
+    near.images.clear()
+    changed = bytearray(noise)
+    changed[5000:5020] = bytes(20)
+    new = near.image("siderolabs/tool", {"x": bytes(changed), "y": os.urandom(200_000)}, tag="v2")
+    inventory = make_inventory(store)
+    contents = near.contents()
+    plan = plan_delta(contents.blobs, contents.items, near.store.layout, inventory)
+    (delta,) = plan.deltas
+    bundle = replace(near.bundle(contents), blobs=plan.blobs, parts=(whole_part(plan.blobs),))
+    files = near.write_bundle(contents, near.cut(contents, bundle, 3), "delta.tar")
+    assert sum(path.stat().st_size for path in files) < 900_000
+    assert states(one(take(near, None, files, dry_run=True))) == {new: "lacking"}
+    assert states(one(take(near, store, files, dry_run=True))) == {new: "ready"}
+    for path in files[:-1]:
+        assert states(one(take(near, store, [path]))) == {new: "waiting"}
+        collect(store, Rules(grace_s=-1))
+    assert states(one(take(near, store, files[-1:]))) == {new: "imported"}
+    assert_whole(store, near, new, ("amd64",))
+    collect(store, Rules(grace_s=-1))
+    assert check(store).clean and not store.layout.has(delta.payload)
 
 
 def test_two_bundles_in_one_command(near: NearSide, store: Store) -> None:
