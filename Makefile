@@ -16,7 +16,7 @@ export LOCAL_IMAGER_LAB := $(LAB_DIR)
 VERSION ?= v1.13.0
 ASSETS ?=
 OUT ?= out
-UPSTREAM ?= official
+UPSTREAM ?=
 TESTS ?= tests
 
 .PHONY: help
@@ -25,8 +25,13 @@ help: ## Show this list
 	@echo "  for example: make image SCHEMATIC=schematics/vanilla.yaml VERSION=v1.9.0 UPSTREAM=lab"
 
 .PHONY: demo
-demo: $(READY) lab ## Run the main job for real: build and boot images of two Talos versions
-	@$(LAB) run --engine -- $(BIN)/python -m lab.demo
+demo: $(READY) ## Run the main job for real: build and boot images of two Talos versions [UPSTREAM=official|lab]
+	@upstream=$$($(LAB) upstream $(or $(UPSTREAM),auto)); \
+	if [ $$upstream = official ]; then \
+		$(BIN)/python -m lab.demo --upstream official; \
+	else \
+		$(LAB) build; $(LAB) run --engine -- $(BIN)/python -m lab.demo; \
+	fi
 
 .PHONY: trust-demo
 trust-demo: $(READY) lab ## Build from keyless-signed images without a network, and see four others refused

@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--podman", action="store_true", help="Podman's API socket")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="-- COMMAND …")
     run.set_defaults(handler=_run)
+    upstream = commands.add_parser("upstream", help="print which upstream a demo reads from")
+    upstream.add_argument("asked", help="auto, official or lab")
+    upstream.set_defaults(handler=_upstream)
     return parser
 
 
@@ -106,6 +109,15 @@ def _run(place: Place, options: argparse.Namespace) -> int:
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     wanted = Wanted(options.engine, options.registry, options.remote_engine, options.podman)
     return run_with(place, wanted, command)
+
+
+def _upstream(place: Place, options: argparse.Namespace) -> int:
+    from lab.upstream import choose
+
+    choice = choose(options.asked)
+    say(f"upstream: {choice.name}, {choice.why}")
+    print(choice.name)
+    return 0
 
 
 def _verify(place: Place, options: argparse.Namespace) -> int:
