@@ -168,6 +168,8 @@ def _possible(head: bytes) -> Iterator[Codec]:
 
 def gzip_header(head: bytes) -> bytes:
     """Return the header of a gzip member, empty when it is not all there."""
+    if len(head) < 10:
+        return b""
     flags, end = head[3], 10
     if flags & 4:  # FEXTRA
         end += 2 + int.from_bytes(head[end : end + 2], "little")
