@@ -149,10 +149,10 @@ class _Checker:
         if keeper.bundle is None:
             return self._answer(keeper, damaged, (), None, bytes_read)
         far_side = FarSide(keeper.bundle, self._question.have, keeper.given)
-        own = [reading for _, reading in files if reading.manifest_digest == keeper.set_digest]
-        for reading in own:
+        readings = [reading for _, reading in files]
+        for reading in readings:
             far_side.saw(reading)
-        damaged += self._put_together(keeper, far_side, own)
+        damaged += self._put_together(keeper, far_side, readings)
         if keeper.index_bytes is None:
             return self._answer(keeper, damaged, (), None, bytes_read)
         self._borrow(keeper, far_side)
