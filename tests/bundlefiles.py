@@ -122,7 +122,7 @@ def make_sample(layers: dict[str, bytes] | None = None) -> Sample:
     items, entries, documents = [], [], []
     for image, letter in zip(IMAGES, "ab", strict=True):
         needed = [digest for name, digest in digests.items() if name[0] in (letter, "s")]
-        text = canonical_json({"mediaType": MEDIA_MANIFEST, "layers": [d.hex for d in needed]})
+        text = canonical_json({"of": image, "layers": [digest.hex for digest in needed]})
         entry = Descriptor.of(text, MEDIA_MANIFEST, annotations={ANNOTATION_REF_NAME: image})
         contents[entry.digest] = text
         documents.append(Blob(entry.digest, len(text), f"manifest of {image}", document=True))

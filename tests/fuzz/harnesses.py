@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import archives, certificates, documents, registries, signatures, texts
+from tests.fuzz import archives, bundles, certificates, documents, registries, signatures, texts
 from tests.fuzz.driver import Harness
 
 HARNESSES: Final[dict[str, Harness]] = {
     harness.name: harness
-    for module in (documents, signatures, certificates, archives, texts, registries)
+    for module in (documents, signatures, certificates, archives, texts, registries, bundles)
     for harness in module.HARNESSES
 }

@@ -17,6 +17,14 @@ from typing import Any, Final
 
 import zstandard
 
+from tests.bundlefiles import (
+    Member,
+    make_sample,
+    packed,
+    pax_header,
+    strange_header,
+    written,
+)
 from tests.fuzz.driver import CORPUS
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
 
@@ -195,13 +203,35 @@ def dialogues(realm: bytes) -> Iterator[Seed]:
         yield "dialogue", name, question + b"\n--\n".join(said)
 
 
+def bundles() -> Iterator[Seed]:
+    """A bundle in one file and in parts, plain, compressed and damaged, and its manifest."""
+    whole = make_sample({"a1": b"one", "s1": b"shared", "b1": b""})
+    split = whole.split([whole.segment("s1", 0, 2)], [whole.segment("s1", 2, 6), whole.whole("a1")])
+    split = split.split(*split.bundle.parts, [split.whole("b1")])
+    members = whole.members()
+    members.insert(4, Member("../x", b"", strange_header("../x", type=b"2", linkname="/etc")))
+    members.insert(5, Member("x", b"", pax_header("x", {"path": "/y", "size": "3"})))
+    members[-1].filling = b"x" * 512
+    for name, data in (
+        ("whole", whole.part()),
+        ("first", split.part(1)),
+        ("second", split.part(2)),
+        ("damaged", written(members)),
+    ):
+        yield "bundlefile", name, data
+        yield "bundlepacked", name, packed(data)
+    yield "bundlemanifest", "whole", whole.manifest
+    yield "bundlemanifest", "split", split.manifest
+    yield "bundlemanifest", "label", split.members(2)[1].content
+
+
 def main() -> None:
     """Replace every seed that is not a finding."""
     for old in CORPUS.rglob("*"):
         if old.is_file() and not old.name.startswith("found-") and old.suffix != ".md":
             old.unlink()
     total = 0
-    for source in (signatures, layouts, roots_and_keys, archives, texts, registries):
+    for source in (signatures, layouts, roots_and_keys, archives, texts, registries, bundles):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
             folder = CORPUS / harness

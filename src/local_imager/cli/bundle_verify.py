@@ -119,7 +119,8 @@ def _set(one: VerifiedSet, incomplete: bool) -> Iterator[str]:
     if one.refusal is not None:
         yield f"  {_red('REFUSED'):<10} {one.refusal.message}"
     elif one.signed_by is not None:
-        yield f"  {'signed by':<10} {printable(one.signed_by.signer)}"
+        kind = "key " if one.signed_by.signer.startswith("sha256:") else ""
+        yield f"  {'signed by':<10} {kind}{printable(one.signed_by.signer)}"
         yield f"  {'policy':<10} {printable(one.signed_by.rule)}"
     else:
         yield from _unsigned(one)
@@ -203,8 +204,10 @@ def _advice(found: Verification, incomplete: bool) -> Iterator[str]:
             "Bring the missing parts, or verify what is here by itself with --incomplete; "
             "`bundle import` takes parts one by one as they arrive."
         )
+    if any(file.no_bundle is not None for file in found.files):
+        yield "Name bundles and their parts only; a signature beside them is found by itself."
     hints = dict.fromkeys(one.refusal.hint for one in found.sets if one.refusal is not None)
-    yield from (f"signature: {hint}" for hint in hints if hint)
+    yield from (f"To have the signature accepted: {hint}." for hint in hints if hint)
 
 
 def _items(names: Sequence[str]) -> str:

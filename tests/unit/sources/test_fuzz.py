@@ -56,6 +56,7 @@ def test_every_seed_is_read_or_refused(harness: Harness) -> None:
     [
         *("bundle", "statement", "logentry", "certificate", "root", "payload"),
         *("schematic", "catalogue", "header", "dialogue"),
+        *("bundlefile", "bundlepacked", "bundlemanifest"),
     ],
 )
 def test_a_seed_is_accepted_so_that_the_attack_gets_behind_the_checks(name: str) -> None:

@@ -93,29 +93,16 @@ class PlainBytes:
             return 0
 
 
-class ZstdBytes:
-    """What one zstd frame unpacks to; a bomb, damage and bytes after the frame are noted."""
+class _Packed:
+    """Small pieces of a plain stream, which is read in large ones."""
 
     def __init__(self, plain: PlainBytes) -> None:
-        import zstandard
-
         self._plain = plain
-        self._error: type[Exception] = zstandard.ZstdError
         self._chunk = memoryview(bytearray(_PACKED_CHUNK_BYTES))
         self._begin = self._end = 0
-        self._frame = FrameBytes(self._take)
-        engine = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-        self._reader = engine.stream_reader(cast(BinaryIO, self._frame), closefd=False)
-        self._unpacked_bytes = 0
-        self.problem: tuple[FaultKind, str] | None = None
 
-    @property
-    def packed_bytes(self) -> int:
-        """How many bytes of the file were taken."""
-        return self._plain.packed_bytes
-
-    def _take(self, count: int) -> bytes:
-        """Return exactly so many packed bytes, fewer only at the end."""
+    def take(self, count: int) -> bytes:
+        """Return exactly so many bytes, fewer only at the end."""
         taken = b""
         while True:
             part = self._chunk[self._begin : min(self._end, self._begin + count - len(taken))]
@@ -126,6 +113,27 @@ class ZstdBytes:
             self._begin, self._end = 0, self._plain.fill(self._chunk)
             if not self._end:
                 return taken
+
+
+class ZstdBytes:
+    """What one zstd frame unpacks to; a bomb, damage and bytes after the frame are noted."""
+
+    def __init__(self, plain: PlainBytes) -> None:
+        import zstandard
+
+        self._plain = plain
+        self._error: type[Exception] = zstandard.ZstdError
+        self._packed = _Packed(plain)
+        self._frame = FrameBytes(self._packed.take)
+        engine = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
+        self._reader = engine.stream_reader(cast(BinaryIO, self._frame), closefd=False)
+        self._unpacked_bytes = 0
+        self.problem: tuple[FaultKind, str] | None = None
+
+    @property
+    def packed_bytes(self) -> int:
+        """How many bytes of the file were taken."""
+        return self._plain.packed_bytes
 
     def fill(self, view: memoryview) -> int:
         """Fill the view with unpacked bytes."""
@@ -163,5 +171,5 @@ class ZstdBytes:
     def _check_end(self) -> None:
         if self._plain.problem is not None:
             self.problem = self._plain.problem
-        elif self._take(1):
+        elif self._packed.take(1):
             self.problem = "trailing", "more bytes follow after the compressed content"
