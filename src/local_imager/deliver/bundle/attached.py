@@ -103,8 +103,6 @@ class Attached:
 
     def _read(self, entry: Descriptor, what: str, word: str = "") -> Found | None:
         """Return an artifact whose manifest (and blobs, where they have to be) are there."""
-        if entry.artifact_type == ARTIFACT_EVIDENCE:
-            return None
         try:
             manifest = self._layout.read_manifest(entry)
         except SourceError as error:

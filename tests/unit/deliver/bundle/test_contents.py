@@ -265,3 +265,16 @@ def test_manifests_that_differ_about_a_size_are_refused(place: Place) -> None:
         roots.append(ImageRoot(f"{REGISTRY}/x:{number}", entry, ()))
     with pytest.raises(SourceError, match="5 bytes in one manifest and 6 in another"):
         compose(layout, roots, [], [])
+
+
+def test_a_blob_that_one_item_reads_as_a_document_is_one_for_all(place: Place) -> None:
+    layout = place.forge.layout
+    empty = layout.put_bytes(b"{}", MEDIA_LAYER_GZIP)
+    config = layout.put_bytes(b'{"os":"linux"}', "application/x-config")
+    body = {"schemaVersion": 2, "mediaType": MEDIA_MANIFEST, "config": config.as_dict()}
+    entry = layout.put_bytes(canonical_json({**body, "layers": [empty.as_dict()]}), MEDIA_MANIFEST)
+    name = f"{REGISTRY}/x:1"
+    contents = compose(layout, [ImageRoot(name, entry, ())], [], [LOCK])
+    (blob,) = [blob for blob in contents.blobs if blob.digest == empty.digest]
+    assert blob.purpose == f"layer 1 of 1 of {name}"
+    assert blob.document
