@@ -33,6 +33,7 @@ from local_imager.oci.model import (
     Reference,
     parse_manifest,
 )
+from local_imager.oci.names import attached_to
 from local_imager.sources.locate import UNNAMED
 from local_imager.sources.memory import LogMemory
 from local_imager.sources.outline import Outline, outline_image
@@ -127,6 +128,9 @@ class Judge:
         reference = Reference.parse(item.name)
         if str(reference) != item.name or not (reference.tag or reference.digest):
             raise _malformed(f"{item.name!r} is not the full name of an image")
+        if attached_to(reference.tag) is not None:
+            # Any signed image under it would take the place of another image's signatures.
+            raise _malformed("its tag is one under which signatures are kept")
         found = self.source.resolve(reference)
         if found.digest != item.descriptor.digest:
             raise _malformed(f"bundle.json and index.json name two images {item.name}")

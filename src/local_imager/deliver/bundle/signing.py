@@ -18,10 +18,11 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from local_imager.errors import InputError, VerificationRefused
 from local_imager.events import NULL_SINK, EventSink, Message, printable
+from local_imager.oci.blobs import open_regular
 from local_imager.oci.model import Digest, canonical_json
 from local_imager.sources.blob import candidate_of
 from local_imager.sources.bundle import MAX_BUNDLE_BYTES, parse_bundle
@@ -226,7 +227,8 @@ def read_signature(files: Sequence[Path], given: Path | None = None) -> bytes | 
     places = (given,) if given is not None else dict.fromkeys(map(signature_path, files))
     for place in places:
         try:
-            with place.open("rb") as file:
+            # What was not named by a person may be a FIFO, which nobody ever writes to.
+            with place.open("rb") if given is not None else _open_beside(place) as file:
                 # One byte more than allowed, so that the check for size can refuse it.
                 return file.read(MAX_BUNDLE_BYTES + 1)
         except FileNotFoundError as error:
@@ -237,6 +239,10 @@ def read_signature(files: Sequence[Path], given: Path | None = None) -> bytes | 
                 f"the signature {place} cannot be read: {error.strerror}", source=str(place)
             ) from error
     return None
+
+
+def _open_beside(place: Path) -> BinaryIO:
+    return os.fdopen(open_regular(place), "rb")
 
 
 def policy_with_key(policy: TrustPolicy, key: Path) -> TrustPolicy:
