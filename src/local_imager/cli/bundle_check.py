@@ -162,7 +162,8 @@ def _damaged(file: VerifiedFile) -> Iterator[str]:
     total = len(file.faults) + file.more_faults
     yield f"{_red('FAULTY')}    {file.path}: {total} fault{'' if total == 1 else 's'}"
     for fault in file.faults[:_SHOWN_FAULTS]:
-        yield f"  {click.style(fault.kind, fg='yellow')} {printable(fault.text)}"
+        member = f" {printable(fault.member)}:" if fault.member else ""
+        yield f"  {click.style(fault.kind, fg='yellow')}{member} {printable(fault.text)}"
         if fault.affects:
             yield f"      affects {_names(fault.affects)}"
     if total > _SHOWN_FAULTS:
