@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final
 
 from local_imager.deliver.bundle.completing import Outcome
-from local_imager.deliver.bundle.contents import ROLE_ROOT
 from local_imager.deliver.bundle.intake import SetIntake, key_of
 from local_imager.deliver.bundle.report import RootReport
 from local_imager.errors import InputError, NotFound, SourceError, VerificationRefused
@@ -93,7 +92,10 @@ def _holds_other(path: Path, data: bytes) -> bool:
 
 
 def carried_roots(intake: SetIntake, outcomes: Sequence[Outcome]) -> tuple[RootReport, ...]:
-    """Return the trusted root in force, and those that the bundle carries."""
+    """Return the trusted root in force, and those that the bundle carries and somebody vouches for.
+
+    What nobody vouches for was not looked at.
+    """
     found = []
     force = default_root_file()
     if force is not None:
@@ -105,7 +107,13 @@ def carried_roots(intake: SetIntake, outcomes: Sequence[Outcome]) -> tuple[RootR
 
 
 def _roots(outcomes: Iterable[Outcome]) -> list[Outcome]:
-    return [one for one in outcomes if ROLE_ROOT in one.item.roles and one.state == "carried"]
+    from local_imager.deliver.bundle.contents import ROLE_ROOT
+
+    return [
+        one
+        for one in outcomes
+        if ROLE_ROOT in one.item.roles and one.state == "carried" and not one.code
+    ]
 
 
 def put_root_in_force(intake: SetIntake, outcomes: Sequence[Outcome]) -> tuple[RootReport, ...]:

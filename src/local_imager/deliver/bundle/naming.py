@@ -55,18 +55,20 @@ def name_image(
     if outline is None:
         raise NotFound(f"{judged.item.name} was not judged")
     inside = [one.digest for one in outline.attestations if files.size(one.digest) is not None]
-    keep_attached(source, store.layout, reference, outline.subjects, sink, inside=inside)
-    # What there was to warn of was told when the image was judged.
-    return fetch_image(
-        source,
-        store.layout,
-        reference,
-        policy,
-        arches=outline.arches,
-        sink=NULL_SINK,
-        jobs=1,
-        memory=memory,
-    )
+    # No collection in between: until the image has its name, what is attached belongs to nothing.
+    with store.layout.writing():
+        keep_attached(source, store.layout, reference, outline.subjects, sink, inside=inside)
+        # What there was to warn of was told when the image was judged.
+        return fetch_image(
+            source,
+            store.layout,
+            reference,
+            policy,
+            arches=outline.arches,
+            sink=NULL_SINK,
+            jobs=1,
+            memory=memory,
+        )
 
 
 def has_image(judged: Judgement, source: LayoutSource, layout: Layout) -> bool:

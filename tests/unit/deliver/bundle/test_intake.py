@@ -1,35 +1,35 @@
-"""Importing: what becomes visible, what is refused, what stays for the next part or run."""
+"""Importing: what becomes visible, what is refused, what is not written."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.delta import plan_delta
-from local_imager.deliver.bundle.importing import Handout, Imported, import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.inventory import make_inventory
-from local_imager.deliver.bundle.report import ImportReport
-from local_imager.deliver.bundle.split import whole_part
-from local_imager.errors import ExitCode, HostError, InputError, VerificationRefused
-from local_imager.events import RecordingSink
+from local_imager.deliver.bundle.importing import Handout
+from local_imager.errors import ExitCode, HostError, VerificationRefused
 from local_imager.oci.layout_source import LayoutSource
-from local_imager.oci.model import Reference
-from local_imager.sources.fetch import held_descriptor, is_complete
-from local_imager.sources.verify import verify_image
+from local_imager.oci.model import Descriptor, Digest, Reference
+from local_imager.sources import trial
+from local_imager.sources.acceptance import Acceptance
+from local_imager.sources.candidates import Candidate
+from local_imager.sources.memory import MEMORY_FILE
+from local_imager.sources.signers import judge
+from local_imager.sources.trust import KeylessSigner, KeySigner
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
 from local_imager.store.incoming import is_incoming
 from local_imager.store.store import Store
-from tests.unit.deliver.bundle.nearside import NearSide, flip
-from tests.unit.sources.forge import Signing
+from tests.unit.deliver.bundle.imports import assert_whole, one, states, take, visible
+from tests.unit.deliver.bundle.nearside import NearSide
+from tests.unit.sources.forge import REGISTRY, Signing
+from tests.unit.sources.test_memory import entry
+
+SBOM = "application/spdx+json"
 
 
 @pytest.fixture
@@ -40,41 +40,6 @@ def near(tmp_path: Path) -> NearSide:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store.open(tmp_path / "far")
-
-
-def take(near: NearSide, store: Store | None, files: Sequence[Path], **more: Any) -> Imported:
-    policy = more.pop("policy", None) or near.policy()
-    signature, handout = more.pop("signature", None), more.pop("handout", None)
-    wishes = Wishes(policy, **more)
-    names = [str(path) for path in files]
-    return import_files(names, store, wishes, RecordingSink(), signature=signature, handout=handout)
-
-
-def one(done: Imported) -> ImportReport:
-    (report,) = done.reports
-    assert done.unknown == ()
-    return report
-
-
-def states(report: ImportReport) -> dict[str, str]:
-    return {outcome.item.name: report.state_of(outcome) for outcome in report.outcomes}
-
-
-def visible(store: Store) -> set[str]:
-    """The names of images, assets and what is attached, holds and reports left out."""
-    return {
-        entry.ref_name
-        for entry in store.layout.entries()
-        if not is_incoming(entry) and not entry.ref_name.startswith("local-imager/import/")
-    }
-
-
-def assert_whole(store: Store, near: NearSide, name: str, arches: tuple[str, ...]) -> None:
-    """The image is complete, and the store alone verifies it."""
-    reference = Reference.parse(name)
-    held = held_descriptor(store.layout, reference)
-    assert held is not None and is_complete(store.layout, held, arches)
-    verify_image(LayoutSource.open(store.path), reference, held, near.policy())
 
 
 def test_a_bundle_in_one_file(near: NearSide, store: Store) -> None:
@@ -193,14 +158,41 @@ def test_without_a_vouching_signature_assets_and_documents_are_refused(
     assert (tmp_path / "papers" / "site.lock").read_bytes() == b"lock"
 
 
+def test_everything_attached_to_an_image_comes_with_it(near: NearSide, store: Store) -> None:
+    name = near.image("siderolabs/imager")
+    top = near.images[0].descriptor
+    listed = f"{REGISTRY}/siderolabs/imager:sha256-{top.digest.hex}"
+    sbom = near.store.layout.attach(top, SBOM, b'{"spdx":1}', SBOM, list_name=listed)
+    attestation = near.store.layout.put_artifact(
+        "", near.store.layout.put_bytes(b"attested", "application/vnd.dsse.envelope.v1+json")
+    )
+    plain = Descriptor(attestation.media_type, attestation.digest, attestation.size_bytes)
+    near.store.layout.set_ref(f"{listed}.att", plain)
+    report = one(take(near, store, near.write()))
+    assert states(report) == {name: "imported"}
+    collect(store, Rules(grace_s=-1))
+    held = LayoutSource.open(store.path)
+    reference = Reference.parse(name)
+    found = held.referrers(reference, top.digest)
+    assert {sbom.digest} < {entry.digest for entry in found}
+    tagged = held.resolve(reference.with_tag(f"sha256-{top.digest.hex}.att"))
+    assert tagged.digest == attestation.digest
+    assert store.layout.has(Digest.of(b'{"spdx":1}')) and store.layout.has(Digest.of(b"attested"))
+    more = near.store.layout.attach(top, SBOM, b'{"spdx":2}', SBOM, list_name=listed)
+    assert states(one(take(near, store, near.write()))) == {name: "imported"}  # there is more
+    found = LayoutSource.open(store.path).referrers(reference, top.digest)
+    assert {sbom.digest, more.digest} < {entry.digest for entry in found}
+    assert states(one(take(near, store, near.write()))) == {name: "present"}
+
+
 def test_private_assets_stay_private(near: NearSide, store: Store) -> None:
     asset = near.asset(b"secret" * 1000, private=True)
     take(near, store, near.write())
     found = store.find_build(asset.build_key)
     assert found is not None and found.private
     assert stat.S_IMODE(found.path.stat().st_mode) == 0o400
-    for entry in store.layout.referrers(found.manifest_digest):
-        manifest = store.layout.read_manifest(entry)
+    for attached in store.layout.referrers(found.manifest_digest):
+        manifest = store.layout.read_manifest(attached)
         layer = manifest.layers[0]  # type: ignore[union-attr]
         assert stat.S_IMODE(store.layout.blob_path(layer.digest).stat().st_mode) == 0o400
 
@@ -216,132 +208,6 @@ def test_a_newer_build_takes_the_name_of_an_asset(near: NearSide, store: Store) 
     assert held.digest == newer.digest
 
 
-def test_faults_keep_everything_back_and_what_came_is_not_copied_again(
-    near: NearSide, store: Store
-) -> None:
-    data = [os.urandom(50_000) for _ in range(2)]
-    imager, tools = (near.image(f"siderolabs/i{n}", {"x": d}) for n, d in enumerate(data))
-    (path,) = near.write()
-    sound = path.read_bytes()
-    layers = [blob for blob in near.contents().blobs if "layer" in blob.purpose]
-    flip(path, near.blob(near.contents(), layers[1].digest)[1000:2000])
-    report = one(take(near, store, [path]))
-    assert states(report) == {imager: "kept-back", tools: "faulty"}
-    assert report.exit_code == ExitCode.VERIFICATION_REFUSED and not report.complete
-    assert [fault.kind for fault in report.faults] == ["bit-flip"]
-    assert visible(store) == set()
-    collect(store, Rules(grace_s=-1))
-    assert store.layout.has(layers[0].digest) and not store.layout.has(layers[1].digest)
-    assert check(store).clean
-    inode = store.layout.blob_path(layers[0].digest).stat().st_ino
-    path.write_bytes(sound)
-    report = one(take(near, store, [path]))
-    assert states(report) == {imager: "imported", tools: "imported"}
-    assert store.layout.blob_path(layers[0].digest).stat().st_ino == inode
-    assert not any(map(is_incoming, store.layout.entries()))
-
-
-def test_a_partial_import_takes_what_no_fault_touches(near: NearSide, store: Store) -> None:
-    names = [near.image(f"siderolabs/i{n}", size_bytes=50_000) for n in range(3)]
-    (path,) = near.write()
-    layers = [blob for blob in near.contents().blobs if "layer" in blob.purpose]
-    flip(path, near.blob(near.contents(), layers[1].digest)[1000:2000])
-    report = one(take(near, store, [path], partial=True))
-    assert list(states(report).values()) == ["imported", "faulty", "imported"]
-    assert_whole(store, near, names[0], ("amd64",))
-    assert store.layout.resolve(names[1]) is None
-    assert check(store).clean
-
-
-def test_a_damaged_document_costs_its_image_only(near: NearSide, store: Store) -> None:
-    first, second = near.image("siderolabs/first"), near.image("siderolabs/second")
-    (path,) = near.write()
-    flip(path, near.store.layout.blob_path(near.images[0].descriptor.digest).read_bytes())
-    report = one(take(near, store, [path], partial=True))
-    assert states(report) == {first: "faulty", second: "imported"}
-    assert check(store).clean
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
-def test_parts_one_by_one_in_any_order(
-    near: NearSide, store: Store, order: tuple[int, ...]
-) -> None:
-    names = [near.image(f"siderolabs/i{n}", size_bytes=60_000) for n in range(3)]
-    files = near.write(parts=3)[:]
-    assert len(files) >= 3
-    order = (*order, *range(3, len(files)))
-    for count, number in enumerate(order, 1):
-        report = one(take(near, store, [files[number]]))
-        collect(store, Rules(grace_s=-1))
-        assert check(store).clean
-        missing = [part.number - 1 for part in report.parts if part.state == "missing"]
-        assert sorted(missing) == sorted(order[count:])
-        assert report.complete == (count == len(files))
-        assert report.exit_code == ExitCode.OK
-        for outcome in report.outcomes:
-            if outcome.state == "waiting":
-                assert {n - 1 for n in outcome.parts} <= set(order[count:])
-                assert store.layout.resolve(outcome.item.name) is None
-            else:
-                assert_whole(store, near, outcome.item.name, ("amd64",))
-    for name in names:
-        assert_whole(store, near, name, ("amd64",))
-    assert not any(map(is_incoming, store.layout.entries()))
-    assert os.listdir(store.layout.unverified_dir) == []
-
-
-def test_a_blob_that_was_cut_is_joined_after_its_last_part(near: NearSide, store: Store) -> None:
-    name = near.image("siderolabs/large", size_bytes=300_000)
-    files = near.write(parts=3)
-    assert any(
-        not piece.whole for part in near.bundle(near.contents(), parts=3).parts for piece in part
-    )
-    for path in files[:-1]:
-        report = one(take(near, store, [path]))
-        assert states(report) == {name: "waiting"}
-        collect(store, Rules(grace_s=-1))
-    assert states(one(take(near, store, files[-1:]))) == {name: "imported"}
-    assert_whole(store, near, name, ("amd64",))
-
-
-def test_a_segment_that_was_damaged_on_the_disk_comes_again(near: NearSide, store: Store) -> None:
-    name = near.image("siderolabs/large", size_bytes=300_000)
-    files = near.write(parts=3)
-    take(near, store, files[:1])
-    (segment,) = store.layout.unverified_dir.iterdir()
-    data = bytearray(segment.read_bytes())
-    data[7] ^= 1
-    segment.write_bytes(bytes(data))
-    report = one(take(near, store, files[1:]))
-    assert (
-        states(report) == {name: "faulty"} and "damaged on this disk" in report.outcomes[0].message
-    )
-    assert check(store).clean
-    assert states(one(take(near, store, files[:1]))) == {name: "imported"}
-
-
-def test_a_damaged_part_is_named_with_what_it_held(near: NearSide, store: Store) -> None:
-    names = [near.image(f"siderolabs/i{n}", size_bytes=60_000) for n in range(3)]
-    files = near.write(parts=3)
-    files[1].write_bytes(files[1].read_bytes()[:-20_000])
-    report = one(take(near, store, files))
-    assert {fault.kind for fault in report.faults} == {"truncated"}
-    assert "imported" not in states(report).values()
-    (missing,) = [part for part in report.parts if part.state == "missing"]
-    assert missing.number == 2 and set(missing.items) <= set(names) and missing.items
-
-
-def test_the_signature_of_one_part_serves_the_others(near: NearSide, store: Store) -> None:
-    name = near.image("siderolabs/large", size_bytes=300_000)
-    files = near.write(parts=2)
-    take(near, store, files[:1])
-    (near.folder / "site.tar.sigstore.json").unlink()
-    report = one(take(near, store, files[1:]))
-    assert states(report)[name] in ("imported", "waiting") and report.signed_by is not None
-    with pytest.raises(VerificationRefused):
-        take(near, Store.open(near.folder / "other"), files[1:])
-
-
 def test_a_dry_run_verifies_all_and_writes_nothing(
     near: NearSide, store: Store, tmp_path: Path
 ) -> None:
@@ -352,9 +218,34 @@ def test_a_dry_run_verifies_all_and_writes_nothing(
     assert states(report) == {good: "ready", bad: "refused"}
     assert (store.path / "index.json").read_bytes() == before
     assert os.listdir(store.layout.blobs_dir) == []
-    assert not (store.path / "rollback-memory.json").exists()
     assert states(one(take(near, None, files, dry_run=True))) == {good: "ready", bad: "refused"}
     assert states(one(take(near, None, files[:1], dry_run=True)))[good] in ("ready", "waiting")
+
+
+def test_an_image_that_was_rolled_back_is_refused(
+    near: NearSide, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = {"value": 20}
+
+    def judged(candidate: Candidate, signer: KeySigner | KeylessSigner) -> Acceptance:
+        return replace(judge(candidate, signer), log=entry(index["value"]).log)
+
+    monkeypatch.setattr(trial, "judge", judged)
+    memory = store.path / MEMORY_FILE
+    name = near.image("siderolabs/imager")
+    policy = near.policy(bundles=False, rollback="refuse")
+    newer = near.write("newer.tar")
+    take(near, store, newer, policy=policy, dry_run=True)
+    assert not memory.exists()  # a dry run remembers nothing
+    assert states(one(take(near, store, newer, policy=policy))) == {name: "imported"}
+    assert memory.exists()
+    near.images.clear()
+    near.image("siderolabs/imager", {"x": b"last year's"})
+    index["value"] = 10
+    before = store.layout.resolve(name)
+    report = one(take(near, store, near.write("older.tar"), policy=policy))
+    assert states(report) == {name: "refused"} and report.outcomes[0].code == "rollback"
+    assert store.layout.resolve(name) == before
 
 
 def test_a_disk_that_is_too_small_is_told_before_a_layer_is_written(
@@ -367,89 +258,3 @@ def test_a_disk_that_is_too_small_is_told_before_a_layer_is_written(
         take(near, store, files)
     assert caught.value.code == "disk-full" and "MiB" in caught.value.message
     assert os.listdir(store.layout.blobs_dir) == [] and visible(store) == set()
-
-
-def test_a_bundle_that_leans_on_blobs_which_are_not_here(near: NearSide, store: Store) -> None:
-    shared = os.urandom(40_000)
-    old = near.image("siderolabs/old", {"x": shared})
-    take(near, store, near.write("old.tar"))
-    near.images.clear()
-    new = near.image("siderolabs/new", {"x": shared})
-
-    def lean(bundle: Any) -> Any:
-        blobs = tuple(
-            replace(blob, carried=False) if "layer" in blob.purpose else blob
-            for blob in bundle.blobs
-        )
-        return replace(bundle, blobs=blobs, parts=((),))
-
-    files = near.write("delta.tar", change=lean)
-    elsewhere = Store.open(near.folder / "elsewhere")
-    report = one(take(near, elsewhere, files))
-    assert states(report) == {new: "lacking"} and report.exit_code == ExitCode.FAILED
-    assert "inventory" in report.outcomes[0].hint and visible(elsewhere) == set()
-    assert states(one(take(near, store, files))) == {new: "imported"}
-    assert_whole(store, near, new, ("amd64",))
-    assert_whole(store, near, old, ("amd64",))
-
-
-def test_a_blob_that_travelled_as_a_delta_is_rebuilt(near: NearSide, store: Store) -> None:
-    noise = os.urandom(1_200_000)
-    near.image("siderolabs/tool", {"x": noise})
-    take(near, store, near.write("old.tar"))
-    near.images.clear()
-    changed = bytearray(noise)
-    changed[5000:5020] = bytes(20)
-    new = near.image("siderolabs/tool", {"x": bytes(changed), "y": os.urandom(200_000)}, tag="v2")
-    inventory = make_inventory(store)
-    contents = near.contents()
-    plan = plan_delta(contents.blobs, contents.items, near.store.layout, inventory)
-    (delta,) = plan.deltas
-    bundle = replace(near.bundle(contents), blobs=plan.blobs, parts=(whole_part(plan.blobs),))
-    files = near.write_bundle(contents, near.cut(contents, bundle, 3), "delta.tar")
-    assert sum(path.stat().st_size for path in files) < 900_000
-    assert states(one(take(near, None, files, dry_run=True))) == {new: "lacking"}
-    assert states(one(take(near, store, files, dry_run=True))) == {new: "ready"}
-    for path in files[:-1]:
-        assert states(one(take(near, store, [path]))) == {new: "waiting"}
-        collect(store, Rules(grace_s=-1))
-    assert states(one(take(near, store, files[-1:]))) == {new: "imported"}
-    assert_whole(store, near, new, ("amd64",))
-    collect(store, Rules(grace_s=-1))
-    assert check(store).clean and not store.layout.has(delta.payload)
-
-
-def test_two_bundles_in_one_command(near: NearSide, store: Store) -> None:
-    first = near.image("siderolabs/first")
-    files = near.write("one.tar")
-    near.images.clear()
-    second = near.image("siderolabs/second")
-    files += near.write("two.tar")
-    done = take(near, store, files)
-    assert [states(report) for report in done.reports] == [
-        {first: "imported"},
-        {second: "imported"},
-    ]
-
-
-def test_files_that_are_no_bundle_or_not_there(near: NearSide, store: Store) -> None:
-    near.image("siderolabs/imager")
-    files = near.write()
-    with pytest.raises(InputError, match="no file"):
-        take(near, store, [*files, near.folder / "typo.tar"])
-    assert os.listdir(store.layout.blobs_dir) == []
-    signature = near.folder / "site.tar.sigstore.json"
-    assert one(take(near, store, [*files, signature])).complete  # `site.tar*` takes that along
-    with pytest.raises(InputError):
-        take(near, store, [signature])
-
-
-def test_a_file_that_does_not_say_what_it_is(near: NearSide, store: Store) -> None:
-    near.image("siderolabs/imager")
-    (path,) = near.write()
-    data = bytearray(path.read_bytes())
-    data[600] ^= 1
-    path.write_bytes(bytes(data))
-    done = take(near, store, [path])
-    assert done.reports == () and len(done.unknown) == 1 and done.unknown[0].faults
-    assert visible(store) == set()
