@@ -137,9 +137,9 @@ def _lacks(missing: Lacking) -> Iterator[str]:
 
     for lack in missing.items[:_SHOWN]:
         name = printable(short_name(lack.item.name), limit=300)
-        whole = lack.missing == lack.needed
-        of_all = "" if whole else f" (of {human_size(lack.needed.size_bytes)})"
-        yield f"{human_size(lack.missing.size_bytes):>10}  {lack.item.kind} {name}{of_all}"
+        size, whole = (human_size(one.size_bytes) for one in (lack.missing, lack.needed))
+        of_all = "" if size == whole else f" (of {whole})"
+        yield f"{size:>10}  {lack.item.kind} {name}{of_all}"
     if len(missing.items) > _SHOWN:
         yield f"            … and {len(missing.items) - _SHOWN} more (--json lists all)"
 

@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 # A person reads a screen of faults; the report has them all.
 _SHOWN_FAULTS: Final = 40
 _SHOWN_ITEMS: Final = 3
+_WRITES_OUT: Final = "--documents DIR writes them out"
 _OPEN: Final = frozenset({"waiting", "lacking", "faulty", "kept-back"})
 _WORDS: Final = {
     "imported": ("imported", "green"),
-    "present": ("present", None),
     "ready": ("ready", "green"),
-    "carried": ("carried", None),
     "written": ("written", "green"),
     "refused": ("REFUSED", "red"),
     "waiting": ("waits", "yellow"),
@@ -193,13 +192,11 @@ def _report(report: ImportReport) -> Iterator[str]:
         yield f"signed  {click.style(_shown(report.unvouched), fg='yellow')}"
     for file in report.files:
         yield from _file(file)
-    if _all_present(report):
-        yield "present  all its images and assets are in the store already, under their names"
-        outcomes = [one for one in report.outcomes if one.item.kind == "document"]
-    else:
-        outcomes = list(report.outcomes)
-    for outcome in outcomes:
-        yield from _outcome(report, outcome)
+    for outcome in report.outcomes:
+        if report.state_of(outcome) not in ("present", "carried"):
+            yield from _outcome(report, outcome)
+    yield from _present(report)
+    yield from _carried(report)
     if len(report.parts) > 1:
         yield from _missing(report)
     for problem in report.problems:
@@ -210,8 +207,27 @@ def _report(report: ImportReport) -> Iterator[str]:
     yield from _advice(report)
 
 
-def _all_present(report: ImportReport) -> bool:
-    return bool(report.counts) and set(report.counts) == {"present"}
+def _present(report: ImportReport) -> Iterator[str]:
+    """Nobody reads a hundred names of what was there before; the report has them."""
+    from local_imager.deliver.bundle.page import short_name
+
+    found = [one for one in report.outcomes if report.state_of(one) == "present"]
+    if len(found) == sum(report.counts.values()) > 0:
+        yield "present    all its images and assets, in the store under their names"
+    elif len(found) == 1:
+        name = _shown(short_name(found[0].item.name))
+        yield f"present    {name}, in the store under this name"
+    elif found:
+        yield f"present    {len(found)} images and assets, in the store under their names"
+
+
+def _carried(report: ImportReport) -> Iterator[str]:
+    found = [one for one in report.outcomes if report.state_of(one) == "carried"]
+    for message in dict.fromkeys(one.message for one in found):
+        names = ", ".join(_shown(one.item.name) for one in found if one.message == message)
+        why = "nobody vouches for them" if message == report.unvouched else _shown(message)
+        yield f"carried    {names}"
+        yield f"           ({f'not written out: {why}' if message else _WRITES_OUT})"
 
 
 def _file(file: FileReport) -> Iterator[str]:
@@ -236,10 +252,6 @@ def _outcome(report: ImportReport, one: Outcome) -> Iterator[str]:
     state = report.state_of(one)
     word, colour = _WORDS[state]
     styled, name = click.style(f"{word:<9}", fg=colour), _shown(short_name(one.item.name))
-    if state == "carried":
-        why = f"not written out: {one.message}" if one.message else "--documents DIR writes it out"
-        yield f"{styled}  {name}  ({_shown(why)})"
-        return
     yield f"{styled}  {name}  {human_size(one.size_bytes)}{_signer(one)}"
     if state == "waiting":
         yield f"           for {_numbers(one.parts)} of {len(report.parts)}"
