@@ -135,6 +135,15 @@ def test_a_root_needs_a_rule_that_vouches(near: NearSide, store: Store) -> None:
     assert report.problems[0].code == "unvouched" and kept_root_file(trust_dir()) is None
 
 
+def test_a_root_that_nobody_vouches_for_is_no_problem(near: NearSide, store: Store) -> None:
+    near.document("trusted-root.json", root_bytes(), "trusted-root")
+    files = [str(path) for path in near.write(signed=False)]
+    wishes = Wishes(near.policy(bundles=False))
+    report = import_files(files, store, wishes, NULL_SINK).reports[0]
+    assert report.problems == () and report.exit_code == ExitCode.OK
+    assert [root.where for root in report.roots] == ["in force"]
+
+
 def test_a_bundle_without_a_root(near: NearSide, store: Store) -> None:
     assert take(near, store, keep_root=True).problems[0].code == "no-root"
 
