@@ -39,8 +39,20 @@ _SHOWN_NAMES: Final = 4
     shell_complete=complete_asset,
     help="Asset to build (default: ISO, disk image and installer).",
 )
-@click.option("--arch", "arches", multiple=True, type=_ARCH, help="Machines to build for.")
-@click.option("--host-arch", "hosts", multiple=True, type=_ARCH, help="Machines that will build.")
+@click.option(
+    "--arch",
+    "arches",
+    multiple=True,
+    type=_ARCH,
+    help="Architecture of the machines that images are for.",
+)
+@click.option(
+    "--host-arch",
+    "hosts",
+    multiple=True,
+    type=_ARCH,
+    help="Architecture of the far side's build host.",
+)
 @click.option("--have", metavar="FAR.JSON", help="What the far side has (store inventory).")
 @click.option("--builder", metavar="V|newest|same", help="Which imager will run.")
 @click.option("--key", metavar="PEM", help="Demand a signature of this public key.")
