@@ -94,7 +94,7 @@ def create(ctx: click.Context, /, as_json: bool, dry_run: bool, **given: Any) ->
     if as_json:
         _print_json(created.as_dict())
     else:
-        _print_lines(_created_lines(created, order))
+        _print_lines(_created_lines(created, order, given["since"]))
 
 
 def _order(given: dict[str, Any]) -> Order:
@@ -132,6 +132,7 @@ def _order(given: dict[str, Any]) -> Order:
 def _form(app: App, given: dict[str, Any]) -> Form:
     from local_imager.cli.sizes import parse_size
     from local_imager.deliver.bundle.create import Form
+    from local_imager.deliver.bundle.inventory import read_inventory
 
     packed = given["packed"]
     output = Path(given["output"] or "bundle.tar")
@@ -140,6 +141,7 @@ def _form(app: App, given: dict[str, Any]) -> Form:
     return Form(
         output=output,
         packed=packed or output.suffix == ".zst",
+        since=read_inventory(Path(given["since"])) if given["since"] else None,
         limit_bytes=parse_size(given["split"]) if given["split"] else None,
         key=_key(app, given["sign_key"]),
         force=given["force"],
@@ -183,12 +185,13 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, int, int, int, int]]:
 
 
 def _preview_document(preview: Preview) -> dict[str, Any]:
+    exact = not preview.unbuilt and preview.bundle.since is None
     names = ("kind", "items", "blobs", "size_bytes", "carried_bytes")
     return {
         "dry_run": True,
-        "set": None if preview.unbuilt else str(preview.set_digest),
+        "set": str(preview.set_digest) if exact else None,
         "size_bytes": preview.size_bytes,
-        "exact": not preview.unbuilt,
+        "exact": exact,
         "part_bytes": list(preview.part_bytes),
         "kinds": [dict(zip(names, row, strict=True)) for row in _rows(preview.bundle)],
         "not_built_yet": list(preview.unbuilt),
@@ -204,14 +207,13 @@ def _preview_lines(preview: Preview) -> Iterator[str]:
         yield f"{human_size(size):>10}  {items:>4} {word:<9} in {counted(blobs, 'blob')}{held}"
     for name in preview.unbuilt:
         yield f"{'?':>10}  {name.rpartition('/')[2]} is not built yet, so its size is not known"
-    more = "at least " if preview.unbuilt else ""
-    parts = len(preview.part_bytes)
-    yield f"{human_size(preview.size_bytes):>10}  {more}in {counted(parts, 'file')}" + (
-        "; nothing was written" if not preview.unbuilt else "; nothing was built or written"
-    )
+    about = "at least " if preview.unbuilt else "at most " if delta else ""
+    done = "built or written" if preview.unbuilt else "written"
+    parts = counted(len(preview.part_bytes), "file")
+    yield f"{human_size(preview.size_bytes):>10}  {about}in {parts}; nothing was {done}"
 
 
-def _created_lines(created: Created, order: Order) -> Iterator[str]:
+def _created_lines(created: Created, order: Order, since: str | None) -> Iterator[str]:
     kinds = [item.kind for item in created.bundle.items]
     held = [counted(kinds.count(kind), kind) for kind in ("image", "asset", "document")]
     for part in created.parts:
@@ -221,10 +223,18 @@ def _created_lines(created: Created, order: Order) -> Iterator[str]:
         f"holds     {', '.join(entry for entry in held if not entry.startswith('0 '))} "
         f"in {counted(len(created.bundle.blobs), 'blob')}"
     )
+    if created.bundle.since is not None:
+        left_out = human_size(created.left_out_bytes)
+        yield f"leaves    {left_out} out that the far side has, by its inventory"
+        if created.rebuilt:
+            size = human_size(sum(blob.size_bytes for blob in created.rebuilt))
+            blobs = counted(len(created.rebuilt), "blob")
+            told = human_size(created.differences_bytes)
+            yield f"          {blobs} of {size} travel as differences of {told}"
     yield f"identity  {created.set_digest}"
     yield from _signature_lines(created)
     yield "next"
-    yield from (f"  {line}" for line in _next_lines(created, order))
+    yield from (f"  {line}" for line in _next_lines(created, order, since))
 
 
 def _signature_lines(created: Created) -> Iterator[str]:
@@ -241,11 +251,12 @@ def _signature_lines(created: Created) -> Iterator[str]:
         yield f"signed    as {created.signature} says, which was there already and is left as it is"
 
 
-def _next_lines(created: Created, order: Order) -> Iterator[str]:
+def _next_lines(created: Created, order: Order, since: str | None) -> Iterator[str]:
     files = " ".join(str(part.path) for part in created.parts)
     names = " ".join(part.path.name for part in created.parts)
     if order.versions:
-        yield f"local-imager bundle check {files}   # proves that nothing is missing"
+        have = f"--have {since} " if since else ""
+        yield f"local-imager bundle check {have}{files}   # proves that nothing is missing"
     else:
         yield f"local-imager bundle verify {files}"
     signature = f" and {created.signature.name}" if created.signature else ""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from local_imager.deliver.bundle.attached import Attached, Found, list_bytes
-from local_imager.deliver.bundle.model import Blob, Bundle, Item, Kind, Piece
+from local_imager.deliver.bundle.model import Blob, Bundle, Item, Kind
+from local_imager.deliver.bundle.split import whole_part
 from local_imager.errors import NotFound, SourceError
 from local_imager.events import printable
 from local_imager.oci.layout import Layout
@@ -106,13 +107,8 @@ class Contents:
 
     def bundle(self, facts: Mapping[str, tuple[str, ...]]) -> Bundle:
         """Return the manifest of a bundle in one file that carries all of it."""
-        pieces = tuple(
-            Piece(blob.digest, 0, blob.size_bytes, blob.digest, True)
-            for blob in self.blobs
-            if blob.carried and not blob.document
-        )
         index = Descriptor.of(self.index, MEDIA_INDEX)
-        return Bundle(index, self.items, self.blobs, (pieces,), facts=facts)
+        return Bundle(index, self.items, self.blobs, (whole_part(self.blobs),), facts=facts)
 
 
 def compose(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from local_imager.deliver.bundle.contents import Contents, compose
+from local_imager.deliver.bundle.delta import leave_out, plan_delta
 from local_imager.deliver.bundle.gather import Gathered, gather
+from local_imager.deliver.bundle.inventory import Inventory
 from local_imager.deliver.bundle.manifest import parse_bundle, render_bundle
-from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.model import Blob, Bundle
 from local_imager.deliver.bundle.order import Order
 from local_imager.deliver.bundle.outfile import (
     Comparison,
@@ -25,7 +27,7 @@ from local_imager.deliver.bundle.outfile import (
 )
 from local_imager.deliver.bundle.packed import Packed
 from local_imager.deliver.bundle.signature import plan_signature
-from local_imager.deliver.bundle.split import range_digests, split_bundle
+from local_imager.deliver.bundle.split import range_digests, split_bundle, whole_part
 from local_imager.deliver.bundle.writer import STEP, Source, stream_part
 from local_imager.errors import InputError
 from local_imager.events import EventSink, Message, StepFinished, step
@@ -42,11 +44,13 @@ if TYPE_CHECKING:
 class Form:
     """How a bundle is written: ``output`` is the file (of a set: the name that parts derive from).
 
-    ``limit_bytes`` cuts it into parts of at most so many bytes before compression.
+    ``since`` is what the far side has and need not get again; ``limit_bytes`` cuts the bundle into
+    parts of at most so many bytes before compression.
     """
 
     output: Path
     packed: bool = False
+    since: Inventory | None = None
     limit_bytes: int | None = None
     key: SigningKey | None = None
     force: bool = False
@@ -74,6 +78,7 @@ class Created:
     """A bundle that was written: its manifest, its files, and who signed it.
 
     ``signer`` is empty for one that is not signed; ``secrets`` are schematics that may hold some.
+    ``left_out_bytes`` is what the far side has already.
     """
 
     bundle: Bundle
@@ -82,6 +87,18 @@ class Created:
     signature: Path | None
     signer: str
     secrets: tuple[str, ...]
+    left_out_bytes: int = 0
+
+    @property
+    def rebuilt(self) -> tuple[Blob, ...]:
+        """The blobs that travel as a difference."""
+        return tuple(blob for blob in self.bundle.blobs if blob.rebuild is not None)
+
+    @property
+    def differences_bytes(self) -> int:
+        """The bytes of all differences together."""
+        payloads = {blob.rebuild.payload for blob in self.rebuilt if blob.rebuild is not None}
+        return sum(self.bundle.by_digest[payload].size_bytes for payload in payloads)
 
     @property
     def size_bytes(self) -> int:
@@ -99,6 +116,10 @@ class Created:
             "assets": kinds.count("asset"),
             "documents": kinds.count("document"),
             "blobs": len(self.bundle.blobs),
+            "since": str(self.bundle.since) if self.bundle.since else None,
+            "left_out_bytes": self.left_out_bytes,
+            "rebuilt_blobs": len(self.rebuilt),
+            "differences_bytes": self.differences_bytes,
             "signature": str(self.signature) if self.signature else None,
             "signer": self.signer or None,
             "secrets": list(self.secrets),
@@ -108,9 +129,11 @@ class Created:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a bundle would be: exact but for ``unbuilt`` assets, whose sizes are not known.
+    """What a bundle would be, exact but for what the properties below name.
 
-    ``part_bytes`` are the sizes of its files before compression.
+    ``part_bytes`` are the sizes of its files before compression; the sizes of ``unbuilt`` assets
+    are not known. Of a delta it is the most: blobs that resemble one of the far side may travel as
+    a difference, which shows only when they are there.
     """
 
     bundle: Bundle
@@ -136,7 +159,8 @@ def create_bundle(factory: Factory, order: Order, form: Form, sink: EventSink) -
     refuse_foreign(form.output, force=form.force)
     gathered = gather(factory, order, sink)
     contents = compose(gathered.layout, gathered.images, gathered.assets, gathered.documents)
-    source = _source(gathered, contents, form)
+    bundle, left_out_bytes = _manifest(gathered, contents, form, sink)
+    source = _source(bundle, contents, gathered.layout)
     _warn(gathered, contents, sink)
     first = part_name(form.output, 1, len(source.bundle.parts))
     plan = plan_signature(first, source.manifest, form.key, force=form.force)
@@ -147,7 +171,13 @@ def create_bundle(factory: Factory, order: Order, form: Form, sink: EventSink) -
     for path in other_parts(form.output, {part.path for part in parts}):
         sink.emit(Message(f"{path} is of another set: do not carry it with this one", "warning"))
     return Created(
-        source.bundle, source.set_digest, parts, signature, plan.signer, gathered.secrets
+        source.bundle,
+        source.set_digest,
+        parts,
+        signature,
+        plan.signer,
+        gathered.secrets,
+        left_out_bytes,
     )
 
 
@@ -164,6 +194,9 @@ def preview_bundle(
         gathered.layout, gathered.images, gathered.assets, gathered.documents, whole=False
     )
     bundle = contents.bundle(gathered.facts)
+    if form.since is not None:
+        blobs = leave_out(bundle.blobs, form.since)
+        bundle = _since(bundle, blobs, form.since)
     if form.limit_bytes is not None:
         # The digest of a segment is as long as any other; its bytes are not here yet.
         bundle = split_bundle(bundle, form.limit_bytes, lambda *_: Digest("0" * 64))
@@ -182,12 +215,29 @@ def _nothing(digest: Digest) -> int:
     raise FileNotFoundError(str(digest))
 
 
-def _source(gathered: Gathered, contents: Contents, form: Form) -> Source:
-    """Return the manifest in its final form; what we could not read again is never written."""
-    bundle = contents.bundle(gathered.facts)
-    layout = gathered.layout
+def _manifest(
+    gathered: Gathered, contents: Contents, form: Form, sink: EventSink
+) -> tuple[Bundle, int]:
+    """Return the manifest in its final form, and how many bytes the far side has already."""
+    bundle, left_out_bytes = contents.bundle(gathered.facts), 0
+    if form.since is not None:
+        plan = plan_delta(bundle.blobs, bundle.items, gathered.layout, form.since, sink)
+        left_out_bytes = plan.left_out_bytes
+        for digest, reason in plan.whole:
+            purpose = bundle.by_digest[digest].purpose
+            sink.emit(Message(f"{purpose} travels whole: {reason}", "debug"))
+        bundle = _since(bundle, plan.blobs, form.since)
     if form.limit_bytes is not None:
-        bundle = split_bundle(bundle, form.limit_bytes, range_digests(layout))
+        bundle = split_bundle(bundle, form.limit_bytes, range_digests(gathered.layout))
+    return bundle, left_out_bytes
+
+
+def _since(bundle: Bundle, blobs: tuple[Blob, ...], inventory: Inventory) -> Bundle:
+    return replace(bundle, blobs=blobs, parts=(whole_part(blobs),), since=inventory.digest)
+
+
+def _source(bundle: Bundle, contents: Contents, layout: Layout) -> Source:
+    """Return all that is written; what we could not read again never is."""
     manifest = render_bundle(bundle)
     parse_bundle(manifest)
     return Source(

@@ -21,8 +21,10 @@ from local_imager.deliver.bundle.create import (
     preview_bundle,
 )
 from local_imager.deliver.bundle.order import Order, SchematicFile
-from local_imager.events import Message, RecordingSink
+from local_imager.deliver.bundle.reader import LookOnly, open_part, read_part
+from local_imager.events import NULL_SINK, Message, RecordingSink
 from local_imager.oci.layout import Layout
+from local_imager.oci.model import Reference
 from local_imager.pipeline.factory import Factory
 from local_imager.profile.quirks import Quirks
 from local_imager.schematic.parse import parse_schematic
@@ -38,6 +40,7 @@ RICH = (
 )
 SECRET = b"customization: {extraKernelArgs: [token=hunter2]}\n"
 NOISE_BYTES = 300_000
+FLANNEL = Reference.parse(f"{REGISTRY}/cni/flannel:v0.26")
 SBOM = "application/spdx+json"
 
 
@@ -137,6 +140,14 @@ class Making(World):
         told = (event for event in self.sink.events if isinstance(event, Message))
         return [event.text for event in told if event.level == level]
 
+    def rich(self, **more: Any) -> Order:
+        """An order with extension, overlay, and a further image with a large blob."""
+        return self.order(schematic_file("rich.yaml", RICH), images=(FLANNEL,), **more)
+
+    def further(self) -> Order:
+        """The smallest order with a large blob."""
+        return self.order(versions=(), images=(FLANNEL,))
+
     def forget(self) -> None:
         """Drop what was told so far."""
         self.sink = RecordingSink()
@@ -167,3 +178,9 @@ def item_names(created: Created | Preview, kind: str = "image") -> Sequence[str]
     """The names of the items of a kind, without digests and registry."""
     names = [item.name for item in created.bundle.items if item.kind == kind]
     return [name.partition("@")[0].removeprefix(f"{REGISTRY}/") for name in names]
+
+
+def faults_of(path: Path) -> tuple[object, ...]:
+    """What a reader finds wrong with a file."""
+    with open_part(path) as stream:
+        return read_part(stream, path.name, LookOnly(), NULL_SINK).faults

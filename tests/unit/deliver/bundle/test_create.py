@@ -17,66 +17,26 @@ import pytest
 
 from local_imager.deliver.bundle import create as creating
 from local_imager.deliver.bundle import outfile
-from local_imager.deliver.bundle.reader import LookOnly, open_part, read_part
-from local_imager.deliver.bundle.signing import check_signature, load_private_key, read_signature
+from local_imager.deliver.bundle.writer import stream_part
 from local_imager.errors import HostError, InputError, IntegrityError, StoreError
-from local_imager.events import NULL_SINK, Progress, StepFinished
+from local_imager.events import Progress, StepFinished
 from local_imager.oci.layout import Layout
 from local_imager.oci.layout_source import LayoutSource
-from local_imager.oci.model import Digest, Reference
-from local_imager.sources.patterns import BUNDLES
+from local_imager.oci.model import (
+    Digest,
+    Reference,
+)
 from local_imager.store.store import Store
 from tests.unit.deliver.bundle.making import (
+    FLANNEL,
     NOISE_BYTES,
     PLAIN,
-    RICH,
     SECRET,
     Making,
-    key_file,
+    faults_of,
     schematic_file,
 )
-from tests.unit.sources.forge import REGISTRY, Signing
 from tests.unit.sources.test_upstream import V1130
-
-FLANNEL = Reference.parse(f"{REGISTRY}/cni/flannel:v0.26")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Making:
-    return Making(tmp_path_factory.mktemp("making"))
-
-
-@pytest.fixture(scope="module")
-def seed(upstream: Making) -> Path:
-    """A store with everything, so that most tests need not fetch."""
-    order = upstream.order(schematic_file("rich.yaml", RICH), images=(FLANNEL,))
-    upstream.create(order, "seed.tar", store="seed")
-    return upstream.path / "seed"
-
-
-@pytest.fixture
-def making(upstream: Making, seed: Path, tmp_path: Path) -> Making:
-    shutil.copytree(
-        seed, tmp_path / "store", copy_function=_link, ignore=shutil.ignore_patterns("locks")
-    )
-    return upstream.at(tmp_path)
-
-
-def _link(source: str, target: str) -> str:
-    if "/blobs/" in source:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
-    return target
-
-
-def rich(making: Making, **more: Any) -> Any:
-    return making.order(schematic_file("rich.yaml", RICH), images=(FLANNEL,), **more)
-
-
-def further(making: Making) -> Any:
-    """The smallest order with a large blob."""
-    return making.order(versions=(), images=(FLANNEL,))
 
 
 def large_blob(making: Making) -> Path:
@@ -84,13 +44,8 @@ def large_blob(making: Making) -> Path:
     return max(blobs.iterdir(), key=lambda path: path.stat().st_size)
 
 
-def faults_of(path: Path) -> tuple[object, ...]:
-    with open_part(path) as stream:
-        return read_part(stream, path.name, LookOnly(), NULL_SINK).faults
-
-
 def test_the_file_is_one_without_faults_and_a_layout_that_can_be_read(making: Making) -> None:
-    created = making.create(rich(making))
+    created = making.create(making.rich())
     (part,) = created.parts
     assert part.size_bytes == part.path.stat().st_size
     assert faults_of(part.path) == ()
@@ -106,21 +61,21 @@ def test_the_file_is_one_without_faults_and_a_layout_that_can_be_read(making: Ma
 
 
 def test_the_same_order_gives_the_same_bytes_whatever_the_store_went_through(
-    making: Making, upstream: Making
+    making: Making, miniature: Making
 ) -> None:
-    order = rich(making)
+    order = making.rich()
     first = making.create(order, "first.tar", packed=True)
     plain = making.create(order, "plain.tar")
     time.sleep(1.1)  # a second later every time that got in would be another one
     # Another store, filled in another order, with more in it and other parallelism.
-    sources = upstream.factory("late").sources
-    upstream.sink = making.sink
+    sources = miniature.factory("late").sources
+    miniature.sink = making.sink
     images = [item.name for item in first.bundle.items if item.kind == "image"]
     for name in random.Random(1).sample(images, len(images)):
         sources.obtain_reference(Reference.parse(name), ("arm64",))
     swapped = replace(order, schematics=order.schematics[::-1], images=order.images[::-1])
     for name, other in (("other.tar", plain), ("other.tar.zst", first)):
-        again = upstream.create(
+        again = miniature.create(
             swapped,
             name,
             store="late",
@@ -133,7 +88,7 @@ def test_the_same_order_gives_the_same_bytes_whatever_the_store_went_through(
 
 
 def test_a_look_ahead_is_exact_and_fetches_no_layer(making: Making) -> None:
-    order = rich(making)
+    order = making.rich()
     look = making.look(order, store="store-empty")
     held = Store.open(making.path / "store-empty").layout.blobs_dir
     assert max(path.stat().st_size for path in held.iterdir()) < 10_000
@@ -172,9 +127,9 @@ def test_secrets_are_for_their_owner_alone_and_warned_about(making: Making) -> N
 def test_an_equal_file_is_success_and_is_not_written_again(making: Making) -> None:
     for form in ({}, {"packed": True}, {"limit_bytes": 200_000}):
         name = "x.tar.zst" if "packed" in form else "x.tar"
-        first = making.create(further(making), name, **form)
+        first = making.create(making.further(), name, **form)
         before = [part.path.stat() for part in first.parts]
-        again = making.create(further(making), name, **form)
+        again = making.create(making.further(), name, **form)
         assert all(part.unchanged for part in again.parts)
         after = [part.path.stat() for part in again.parts]
         assert [(s.st_ino, s.st_mtime_ns) for s in before] == [
@@ -191,11 +146,11 @@ def test_a_foreign_file_is_not_touched_and_refused_before_anything_is_fetched(
     target.write_bytes(b"my thesis")
     making.forget()
     with pytest.raises(InputError, match="is no bundle") as caught:
-        making.create(further(making))
+        making.create(making.further())
     assert "--force" in caught.value.hint
     assert making.sink.events == []
     assert target.read_bytes() == b"my thesis"
-    making.create(further(making), force=True)
+    making.create(making.further(), force=True)
     assert faults_of(target) == ()
 
 
@@ -203,14 +158,14 @@ def test_another_bundle_or_a_damaged_one_is_replaced_by_force_only(making: Makin
     making.create(making.order())
     before = (making.path / "site.tar").read_bytes()
     with pytest.raises(InputError, match="another bundle"):
-        making.create(further(making))
+        making.create(making.further())
     assert (making.path / "site.tar").read_bytes() == before
-    created = making.create(further(making), force=True)
+    created = making.create(making.further(), force=True)
     data = bytearray(created.parts[0].path.read_bytes())
     data[-2000] ^= 1
     created.parts[0].path.write_bytes(data)
     with pytest.raises(InputError, match="or damaged"):
-        making.create(further(making))
+        making.create(making.further())
     assert making.names() == ["site.tar"]
 
 
@@ -218,7 +173,7 @@ def test_a_place_that_cannot_be_is_told_at_once(making: Making) -> None:
     (making.path / "folder").mkdir()
     for name, word in (("folder", "is a directory"), ("none/site.tar", "there is no directory")):
         with pytest.raises(InputError, match=word):
-            making.create(further(making), name)
+            making.create(making.further(), name)
 
 
 def test_a_damaged_store_gives_no_file(making: Making) -> None:
@@ -230,7 +185,7 @@ def test_a_damaged_store_gives_no_file(making: Making) -> None:
     path.write_bytes(data)
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # its seal looks unbroken
     with pytest.raises(IntegrityError, match="does not have the bytes of its digest: layer 1 of 1"):
-        making.create(replace(further(making), offline=True))
+        making.create(replace(making.further(), offline=True))
     assert making.names() == []
 
 
@@ -238,9 +193,9 @@ def test_a_full_disk_is_told_before_a_byte_is_written(
     making: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(making.path)
-    monkeypatch.setattr(outfile.shutil, "disk_usage", lambda _path: usage._replace(free=1024**2))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=1024**2))
     with pytest.raises(HostError, match=r"the bundle has \d+ MiB, and 1 MiB are free") as caught:
-        making.create(replace(further(making), offline=True))
+        making.create(replace(making.further(), offline=True))
     assert (caught.value.code, caught.value.exit_code) == ("disk-full", 5)
     assert making.names() == []
 
@@ -249,7 +204,7 @@ def stopped(
     making: Making, monkeypatch: pytest.MonkeyPatch, error: BaseException, **form: Any
 ) -> None:
     """Let an error come up in the middle of writing."""
-    real = creating.stream_part
+    real = stream_part
 
     def broken(source: Any, number: int, write: Callable[[memoryview], None], *more: Any) -> None:
         def write_some(data: memoryview) -> None:
@@ -262,7 +217,7 @@ def stopped(
 
     monkeypatch.setattr(creating, "stream_part", broken)
     with pytest.raises(type(error)):
-        making.create(further(making), **{k: v for k, v in form.items() if k != "at"})
+        making.create(making.further(), **{k: v for k, v in form.items() if k != "at"})
     monkeypatch.undo()
 
 
@@ -271,7 +226,7 @@ def test_an_interrupt_leaves_nothing(making: Making, monkeypatch: pytest.MonkeyP
     assert making.names() == []
     stopped(making, monkeypatch, KeyboardInterrupt(), limit_bytes=120_000, at=2)
     assert making.names() == []
-    making.create(further(making))
+    making.create(making.further())
 
 
 def test_what_a_killed_run_left_is_taken_over_or_removed(making: Making) -> None:
@@ -282,7 +237,7 @@ def test_what_a_killed_run_left_is_taken_over_or_removed(making: Making) -> None
         ".other.tar.part",
     ):
         (making.path / name).write_bytes(b"x" * 5_000_000)
-    made = making.create(further(making))
+    made = making.create(making.further())
     assert faults_of(made.parts[0].path) == ()
     assert making.names() == [".other.tar.part", "site.tar"]
 
@@ -290,75 +245,13 @@ def test_what_a_killed_run_left_is_taken_over_or_removed(making: Making) -> None
 def test_two_creations_of_one_file_do_not_meet(making: Making) -> None:
     with outfile.growing(making.path / "site.tar", private=False):
         with pytest.raises(StoreError, match="another process is writing") as caught:
-            making.create(further(making))
+            making.create(making.further())
         assert caught.value.code == "busy"
     assert making.names() == []
 
 
-def test_it_is_signed_by_the_key_that_was_given(making: Making) -> None:
-    signer = Signing()
-    key = load_private_key(key_file(making.path / "store" / "k.pem", signer))
-    created = making.create(further(making), key=key)
-    assert created.signature == making.path / "site.tar.sigstore.json"
-    assert created.signer == key.public.key_id
-    with tarfile.open(created.parts[0].path) as archive:
-        member = archive.extractfile("bundle.json")
-        assert member is not None
-        manifest = member.read()
-    signature = read_signature([created.parts[0].path])
-    accepted = check_signature(manifest, signature, signer.policy(BUNDLES))
-    assert accepted is not None
-    unsigned = making.create(further(making), "other.tar")
-    assert (unsigned.signature, unsigned.signer) == (None, "")
-    assert unsigned.parts[0].path.read_bytes() == created.parts[0].path.read_bytes()
-
-
-def test_a_signature_that_is_right_stays_and_another_goes_by_force_only(making: Making) -> None:
-    first, second = Signing(), Signing()
-    folder = making.path / "store"
-    key = load_private_key(key_file(folder / "1.pem", first))
-    other = load_private_key(key_file(folder / "2.pem", second))
-    path = making.path / "site.tar.sigstore.json"
-    making.create(further(making), key=key)
-    before = path.read_bytes()
-    assert making.create(further(making), key=key).signature == path
-    kept = making.create(further(making))
-    assert (kept.signature, kept.signer) == (path, "")
-    assert path.read_bytes() == before
-    with pytest.raises(InputError, match="is not the signature of this bundle by this key"):
-        making.create(further(making), key=other)
-    assert making.create(further(making), key=other, force=True).signer == other.public.key_id
-    with pytest.raises(InputError, match="is not the signature of this bundle"):
-        making.create(making.order(), "site.tar")
-    making.create(making.order(), "site.tar", force=True)
-    assert not path.exists()
-    assert any("signed another bundle and is removed" in text for text in making.said("warning"))
-
-
-def test_parts_have_their_names_their_limit_and_one_signature(making: Making) -> None:
-    key = load_private_key(key_file(making.path / "store" / "k.pem", Signing()))
-    created = making.create(further(making), limit_bytes=120_000, key=key)
-    count = len(created.parts)
-    assert count > 2
-    assert [part.path.name for part in created.parts] == [
-        f"site.part{number}of{count}.tar" for number in range(1, count + 1)
-    ]
-    assert all(part.size_bytes <= 120_000 for part in created.parts)
-    assert all(faults_of(part.path) == () for part in created.parts)
-    assert created.signature == making.path / "site.tar.sigstore.json"
-    look = making.look(further(making), limit_bytes=120_000, force=True)
-    assert look.part_bytes == tuple(part.size_bytes for part in created.parts)
-    again = making.create(further(making), limit_bytes=200_000, force=True)
-    warned = [text for text in making.said("warning") if "is of another set" in text]
-    assert len(warned) == count
-    packed = making.create(further(making), "site.tar.zst", limit_bytes=200_000, packed=True)
-    assert [part.path.name for part in packed.parts] == [
-        part.path.name + ".zst" for part in again.parts
-    ]
-
-
 def test_progress_tells_bytes(making: Making) -> None:
-    created = making.create(further(making))
+    created = making.create(making.further())
     told = [e for e in making.sink.events if isinstance(e, Progress) and e.subject == "site.tar"]
     assert told[-1].done == told[-1].total == created.size_bytes
 
@@ -372,12 +265,12 @@ def test_attachments_of_the_source_are_warned_about_when_they_stay_behind(making
     ]
     manifest = layout.read_manifest(sbom)
     layout.blob_path(manifest.layers[0].digest).unlink()  # type: ignore[union-attr]
-    making.create(replace(further(making), offline=True))
+    making.create(replace(making.further(), offline=True))
     assert any("SBOM of" in text and "does not travel" in text for text in making.said("warning"))
 
 
 def test_nothing_of_ours_runs_on_after_an_error(making: Making) -> None:
     with pytest.raises(StoreError):
-        making.create(further(making), "x" * 250 + ".tar")
+        making.create(making.further(), "x" * 250 + ".tar")
     names = [thread.name for thread in threading.enumerate()]
     assert "bundle-writer" not in names

@@ -25,6 +25,7 @@ from local_imager.sources.trust import KeylessSigner, KeySigner, TrustRule
 from local_imager.sources.trust_entries import policy_from_entries
 from local_imager.store.store import Store
 from tests.unit.deliver.bundle.making import (
+    FLANNEL,
     PLAIN,
     RICH,
     SECRET,
@@ -35,17 +36,11 @@ from tests.unit.deliver.bundle.making import (
 from tests.unit.sources.forge import REGISTRY, Signing
 from tests.unit.sources.test_upstream import V190, V1130
 
-FLANNEL = Reference.parse(f"{REGISTRY}/cni/flannel:v0.26")
-
-
-@pytest.fixture(scope="module")
-def upstream(tmp_path_factory: pytest.TempPathFactory) -> Making:
-    return Making(tmp_path_factory.mktemp("making"))
-
 
 @pytest.fixture
-def making(upstream: Making, tmp_path: Path) -> Making:
-    return upstream.at(tmp_path)
+def making(miniature: Making, tmp_path: Path) -> Making:
+    """The upstream with an empty store."""
+    return miniature.at(tmp_path)
 
 
 def test_a_version_takes_imagers_installer_and_catalogues_along(making: Making) -> None:
