@@ -88,6 +88,12 @@ class BlobDir:
         finally:
             os.close(handle)
 
+    def is_private(self, digest: Digest) -> bool:
+        """Return whether a blob is there and its owner alone may read it."""
+        with contextlib.suppress(OSError):
+            return not self.blob_path(digest).stat().st_mode & 0o077
+        return False
+
     def read_blob(self, digest: Digest, *, max_bytes: int) -> bytes:
         """Return a small blob's bytes, checked against the digest.
 

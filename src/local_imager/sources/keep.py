@@ -42,6 +42,8 @@ from local_imager.sources.evidence import ARTIFACT_EVIDENCE
 from local_imager.sources.reasons import Rejected
 
 SIGNATURE_SUFFIX: Final = "sig"
+# A list that grows over MAX_DESCRIPTORS cannot be read any more; what is attached here comes yet.
+_MAX_LISTED: Final = MAX_DESCRIPTORS // 2
 # cosign's older forms: signatures, attestations, and SBOMs that are not signed themselves.
 ATTACHED_SUFFIXES: Final = (SIGNATURE_SUFFIX, "att", "sbom")
 
@@ -130,13 +132,17 @@ class _Keeper:
         self.count = 0
 
     def subject(self, digest: Digest, depth: int = 1) -> None:
-        """Copy what is attached to a digest, and list it under the names of a registry."""
+        """Copy what is attached to a digest, and list it under the names of a registry.
+
+        Only the image itself (depth 1) was verified. What else is listed may name any manifest, so
+        there nothing takes the place of what is attached already.
+        """
         kept = self._referrers(digest)
         if kept:
-            self._list(digest, kept)
+            self._list(digest, kept, newest_first=depth == 1)
         found = [one.digest for one in kept if not is_signature(one.artifact_type)]
         for suffix in self._extent.suffixes:
-            manifest = self._tagged(f"{fallback_tag(digest)}.{suffix}")
+            manifest = self._tagged(f"{fallback_tag(digest)}.{suffix}", replace=depth == 1)
             if manifest is not None and suffix == "sbom":
                 found.append(manifest)
         if depth < self._extent.depth:
@@ -157,6 +163,8 @@ class _Keeper:
             manifest = self._copied(entry.digest, entry.artifact_type or "referrer")
             if manifest is not None:
                 kind = entry.artifact_type or manifest.artifact_type or manifest.config.media_type
+                if kind == ARTIFACT_EVIDENCE:
+                    continue
                 size_bytes = len(manifest.raw)
                 kept.append(
                     Descriptor(manifest.media_type, entry.digest, size_bytes, artifact_type=kind)
@@ -171,8 +179,11 @@ class _Keeper:
             return artifact_type != ARTIFACT_EVIDENCE
         return not artifact_type or is_signature(artifact_type)
 
-    def _list(self, digest: Digest, kept: list[Descriptor]) -> None:
-        """Write the list of referrers; what was kept before stays in it."""
+    def _list(self, digest: Digest, kept: list[Descriptor], *, newest_first: bool) -> None:
+        """Write the list of referrers; what was kept before stays in it, as far as it has room.
+
+        Whoever verifies looks at the first ones only.
+        """
         name = f"{self._reference.name}:{fallback_tag(digest)}"
         old = self._layout.resolve(name)
         if old is not None:
@@ -181,13 +192,15 @@ class _Keeper:
                 known = {entry.digest for entry in kept}
                 if known <= {entry.digest for entry in listed.manifests}:
                     return
-                more = (entry for entry in listed.manifests if entry.digest not in known)
-                kept = [*kept, *(entry for entry in more if self._layout.has(entry.digest))]
+                before = [e for e in listed.manifests if self._layout.has(e.digest)]
+                both = [*kept, *before] if newest_first else [*before, *kept]
+                # A dict keeps the first place; its value is what was told last.
+                kept = list({entry.digest: entry for entry in both}.values())
         body = {"schemaVersion": 2, "mediaType": MEDIA_INDEX}
-        body["manifests"] = [entry.as_dict() for entry in kept]
+        body["manifests"] = [entry.as_dict() for entry in kept[:_MAX_LISTED]]
         self._layout.set_ref(name, self._layout.put_bytes(canonical_json(body), MEDIA_INDEX))
 
-    def _tagged(self, tag: str) -> Digest | None:
+    def _tagged(self, tag: str, *, replace: bool) -> Digest | None:
         """Copy what the older form keeps under its tag; None when there is no such tag."""
         reference = self._reference.with_tag(tag)
         try:
@@ -199,7 +212,7 @@ class _Keeper:
             return None
         name = f"{reference.name}:{tag}"
         old = self._layout.resolve(name)
-        if old is None or old.digest != found.digest:
+        if old is None or (replace and old.digest != found.digest):
             entry = Descriptor(manifest.media_type, found.digest, len(manifest.raw))
             self._layout.set_ref(name, entry)
         return found.digest
@@ -241,6 +254,9 @@ class _Keeper:
 
     def _take(self, blob: Descriptor) -> None:
         if self._layout.intact(blob.digest, blob.size_bytes):
+            if self._layout.is_private(blob.digest):
+                # Named here, it would travel with the next bundle and be served to everybody.
+                raise SourceError("it names a file that is private in this store", code="malformed")
             return
         if self._extent.everything and blob.size_bytes > MAX_BUNDLE_BYTES:
             stream = partial(self._source.blob, self._reference, blob)

@@ -107,7 +107,8 @@ class DeltaMaker:
             for method in map(method_name, codecs):
                 if _comes_back(blob, own, found, handle, method):
                     payload = sparse.hash_handle(handle, payload_bytes)
-                    self._layout.adopt(handle, path, payload, private=False)
+                    private = any(map(self._layout.is_private, (blob.digest, base)))
+                    self._layout.adopt(handle, path, payload, private=private)
                     return Delta(blob.digest, base, method, blob.size_bytes, payload, payload_bytes)
         return "its compression does not repeat here"
 

@@ -78,9 +78,12 @@ def base_content(layout: Layout, base: Digest, method: str) -> Iterator[Content]
         yield found
 
 
-def rebuild_blob(blob: Blob, layout: Layout, sink: EventSink = NULL_SINK) -> None:
+def rebuild_blob(
+    blob: Blob, layout: Layout, sink: EventSink = NULL_SINK, *, private: bool = False
+) -> None:
     """Put a blob that travelled as a delta into the layout; nothing to do when it is there intact.
 
+    A ``private`` one can be read by its owner only, from its first byte on.
     Raises :class:`NotFound` when the base or the delta is not there intact,
     :class:`IntegrityError` (code ``rebuild``) when the delta is damaged or other bytes come out,
     :class:`StoreError`. Then nothing became visible.
@@ -92,7 +95,7 @@ def rebuild_blob(blob: Blob, layout: Layout, sink: EventSink = NULL_SINK) -> Non
         return
     _need(blob, layout, told)
     wanted = Descriptor("", blob.digest, blob.size_bytes)
-    with layout.blob_writer(wanted) as writer:
+    with layout.blob_writer(wanted, private=private) as writer:
         if layout.intact(blob.digest, blob.size_bytes):  # another process was first
             return
         writer.restart()

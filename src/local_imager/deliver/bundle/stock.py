@@ -119,4 +119,4 @@ class Stock:
         from local_imager.deliver.bundle.rebuild import rebuild_blob
 
         self.make(self.bundle.by_digest[blob.rebuild.payload], layout, sink, private=private)
-        rebuild_blob(blob, layout, sink)
+        rebuild_blob(blob, layout, sink, private=private)

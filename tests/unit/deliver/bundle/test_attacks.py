@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
+import stat
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.contents import ImageRoot
+from local_imager.deliver.bundle.contents import AssetRoot, ImageRoot, compose
+from local_imager.deliver.bundle.delta import plan_delta
 from local_imager.deliver.bundle.importing import Handout, import_files
 from local_imager.deliver.bundle.intake import Wishes
+from local_imager.deliver.bundle.inventory import make_inventory
+from local_imager.deliver.bundle.rebuild import rebuild_blob
 from local_imager.deliver.bundle.report import ImportReport
 from local_imager.deliver.bundle.signing import read_signature
 from local_imager.errors import InputError, LocalImagerError
@@ -27,10 +33,12 @@ from local_imager.oci.model import (
     Reference,
 )
 from local_imager.oci.names import fallback_tag
+from local_imager.sources.evidence import ARTIFACT_EVIDENCE
 from local_imager.sources.fetch import held_descriptor
 from local_imager.sources.verify import verify_image
+from local_imager.store.records import AssetRecord
 from local_imager.store.store import Store
-from tests.unit.deliver.bundle.nearside import NearSide
+from tests.unit.deliver.bundle.nearside import SCHEMATIC, NearSide
 from tests.unit.sources.forge import MEDIA_BUNDLE, REGISTRY, as_json
 
 REPOSITORY = f"{REGISTRY}/siderolabs/imager"
@@ -70,6 +78,17 @@ class Attacker(NearSide):
     def listed(self, subject: Digest) -> list[Descriptor]:
         """What is listed as attached."""
         return [*LayoutSource.open(self.store.path).referrers(Reference.parse(REPOSITORY), subject)]
+
+    def write_without(self, digest: Digest, data: bytes) -> Path:
+        """Write the bundle with a blob named and not carried."""
+        self.store.layout.put_bytes(data, "application/octet-stream")
+        contents = self.contents()
+        bundle = self.bundle(contents)
+        blobs = (replace(b, carried=False) if b.digest == digest else b for b in bundle.blobs)
+        pieces = tuple(piece for piece in bundle.parts[0] if piece.blob != digest)
+        changed = replace(bundle, blobs=tuple(blobs), parts=(pieces,))
+        (path,) = self.write_bundle(contents, changed, signed=False)
+        return path
 
     def enlist(self, subject: Digest, entries: Sequence[Descriptor]) -> None:
         """Write a list of what is attached."""
@@ -169,3 +188,108 @@ def test_a_signature_that_has_no_end_is_read_to_its_ceiling(tmp_path: Path) -> N
     (tmp_path / "site.tar.sigstore.json").symlink_to("/dev/zero")
     with pytest.raises(InputError, match="not a regular file"):
         read_signature([tmp_path / "site.tar"])
+
+
+# -- what is attached --------------------------------------------------------------------------
+
+
+def test_a_list_of_referrers_that_names_another_image_harms_that_one_in_nothing(
+    near: Attacker, store: Store
+) -> None:
+    victim = near.single("v1")
+    take(near, store, near.write(signed=False))
+    name = f"{REPOSITORY}:{fallback_tag(victim.descriptor.digest)}"
+    signatures = store.layout.resolve(f"{name}.sig")
+    assert signatures is not None and refusal(near, store, victim.name) == ""
+    (right,) = near.listed(victim.descriptor.digest)
+    near.images = []
+    other = near.single("v2")
+    foreign = replace(victim.descriptor, artifact_type="application/x")
+    near.enlist(other.descriptor.digest, [*near.listed(other.descriptor.digest), foreign])
+    near.enlist(victim.descriptor.digest, [near.artifact(n, victim.descriptor) for n in range(70)])
+    near.forge.sign_legacy("siderolabs/imager", victim.descriptor)  # a list of no signatures
+    report = take(near, store, near.write("evil.tar", signed=False))
+    assert [one.state for one in report.outcomes] == ["imported"]
+    assert store.layout.resolve(f"{name}.sig") == signatures
+    assert refusal(near, store, victim.name) == refusal(near, store, other.name) == ""
+    listed = LayoutSource.open(store.path).referrers(
+        Reference.parse(REPOSITORY), victim.descriptor.digest
+    )
+    assert listed[0].digest == right.digest  # a gate looks at the first ones only
+
+
+def test_a_list_of_referrers_never_grows_past_what_can_be_read(
+    near: Attacker, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local_imager.sources.keep._MAX_LISTED", 8)
+    root = near.single("v1")
+    right = near.listed(root.descriptor.digest)
+    digests: list[set[Digest]] = []
+    for number in range(3):
+        junk = [near.artifact(n, root.descriptor) for n in range(number * 5, number * 5 + 5)]
+        near.enlist(root.descriptor.digest, [*right, *junk])
+        report = take(near, store, near.write(f"{number}.tar", signed=False))
+        assert [one.state for one in report.outcomes] == ["imported"]
+        source = LayoutSource.open(store.path)
+        listed = source.referrers(Reference.parse(REPOSITORY), root.descriptor.digest)
+        digests.append({one.digest for one in listed})
+        assert {one.digest for one in (*right, *junk)} <= digests[-1]
+    assert len(digests[2]) == 9  # and the evidence of this side
+    assert refusal(near, store, root.name) == ""
+
+
+def test_no_evidence_comes_in_a_bundle(near: Attacker, store: Store) -> None:
+    root = near.single("v1")
+    forged = near.artifact(1, root.descriptor, ARTIFACT_EVIDENCE)
+    hidden = replace(forged, artifact_type="")  # the list need not say what it is
+    near.enlist(root.descriptor.digest, [*near.listed(root.descriptor.digest), hidden])
+    take(near, store, near.write(signed=False))
+    source = LayoutSource.open(store.path)
+    listed = source.referrers(Reference.parse(REPOSITORY), root.descriptor.digest)
+    assert forged.digest not in {one.digest for one in listed}
+    assert ARTIFACT_EVIDENCE in {one.artifact_type for one in listed}  # the far side's own
+
+
+def test_a_private_file_of_the_far_side_is_not_named_by_what_is_attached(
+    near: Attacker, store: Store, tmp_path: Path
+) -> None:
+    """Whoever knows its digest (an inventory says it) would get it with the next bundle."""
+    (tmp_path / "iso").write_bytes(b"machine configuration" * 100)
+    record = AssetRecord(
+        SCHEMATIC, "v1.13.0", "metal-amd64.iso", "c" * 64, tmp_path / "iso", private=True
+    )
+    secret = store.put_asset(record)
+    root = near.single("v1")
+    layer = Descriptor("application/octet-stream", secret.digest, secret.size_bytes)
+    naming = near.attached(layer, root.descriptor, "application/x")
+    near.enlist(root.descriptor.digest, [*near.listed(root.descriptor.digest), naming])
+    report = take(near, store, [near.write_without(secret.digest, secret.path.read_bytes())])
+    assert [one.state for one in report.outcomes] == ["imported"]
+    assert stat.S_IMODE(secret.path.stat().st_mode) == 0o400
+    carried = compose(store.layout, [root], [], [])
+    assert secret.digest not in {blob.digest for blob in carried.blobs}
+
+
+def test_a_delta_of_private_files_is_private(near: Attacker, store: Store) -> None:
+    noise = random.Random(1).randbytes(2_000_000)
+    near.asset(noise, private=True, key="a" * 64)
+    inventory = make_inventory(near.store)
+    changed = noise[:1_000_000] + b"secret of the machine" + noise[1_000_000:]
+    path = near.folder / "new"
+    path.write_bytes(changed)
+    record = AssetRecord(SCHEMATIC, "v1.13.1", "metal-amd64-aaaa.iso", "b" * 64, path, private=True)
+    entry = near.store.layout.resolve(near.store.put_asset(record).name)
+    assert entry is not None
+    near.assets = [AssetRoot(entry, "iso", ("amd64",))]
+    bundle = near.bundle(near.contents())
+    plan = plan_delta(bundle.blobs, bundle.items, near.store.layout, inventory)
+    (delta,) = plan.deltas
+    payload = near.store.layout.blob_path(delta.payload)
+    assert b"secret of the machine" in payload.read_bytes()
+    assert stat.S_IMODE(payload.stat().st_mode) == 0o400
+    (blob,) = (one for one in plan.blobs if one.digest == delta.blob)
+    for digest in (delta.base, delta.payload):
+        data = near.store.layout.blob_path(digest).read_bytes()
+        store.layout.put_bytes(data, "application/octet-stream", private=True)
+    rebuild_blob(blob, store.layout, private=True)
+    assert stat.S_IMODE(store.layout.blob_path(blob.digest).stat().st_mode) == 0o400
