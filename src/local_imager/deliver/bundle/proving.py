@@ -307,13 +307,13 @@ class _Trial:
         A delta leaves out what the far side has, so plans need the near side's copy of that.
         """
         version = self._build.version
-        wanted = catalogue_requirements(version)
-        if all(isinstance(self._look_for(one), ProvenImage) for one in wanted):
-            text = "what it needs stands in images that the far side has and this machine has not"
-            remedy = "check the bundle with the store that it was made from (--store DIR)"
-        else:
+        found = [self._look_for(one) for one in catalogue_requirements(version)]
+        lacks = [lack for one in found if not isinstance(one, ProvenImage) for lack in one]
+        if lacks:
             text = f"which image it is stands in a catalogue of Talos {version} that is missing"
-            remedy = f"make the bundle with --version {version}"
+            return Lack("catalogue", name, text, lacks[0].remedy, role)
+        text = "what it needs stands in images that the far side has and this machine has not"
+        remedy = "check the bundle with the store that it was made from (--store DIR)"
         return Lack("catalogue", name, text, remedy, role)
 
     def _absent(self, requirement: Requirement, reference: Reference) -> Lack:
