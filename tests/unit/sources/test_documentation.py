@@ -33,7 +33,9 @@ def test_the_example_policy_is_valid(tmp_path: Path) -> None:
     import tomllib
 
     (example,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
-    (tmp_path / "team.pub").write_text(Signing().pem)
+    for name in ("team.pub", "bundles.pub"):
+        (tmp_path / name).write_text(Signing().pem)
     entries = tomllib.loads(example)["trust"]
     policy: TrustPolicy = policy_from_entries(entries, base_dir=tmp_path)
-    assert len(policy.rules) == 3
+    assert len(policy.rules) == 4
+    assert len(policy.bundle_groups()[0]) == 1
