@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.bundle.course import INDEX_PLACE, Course, Expected
 from local_imager.deliver.bundle.faults import Ended, FaultKind, FaultList
+from local_imager.deliver.bundle.model import Piece
 from local_imager.deliver.bundle.partstream import PartStream
 from local_imager.deliver.bundle.reception import PieceSink, Reception
 from local_imager.deliver.bundle.tarform import padding
@@ -73,7 +74,7 @@ class Taking:
             right = self._take_small(place, expected, deliver)
         else:
             self.pieces_seen += 1
-            sink = self._wanted(place, expected) if deliver else None
+            sink = self._wanted(expected.piece) if deliver else None
             right = self._pour(place, expected, sink)
             if right and deliver:
                 self._note(expected)
@@ -87,11 +88,7 @@ class Taking:
             )
         self._take_padding(place, expected)
 
-    def _wanted(self, place: int, expected: Expected) -> PieceSink | None:
-        piece = expected.piece
-        late = place < self._course.documents_end and self._documents_done
-        if piece is None or late:
-            return None
+    def _wanted(self, piece: Piece) -> PieceSink | None:
         return self._reception.piece(self._course.bundle.by_digest[piece.blob], piece)
 
     def _note(self, expected: Expected) -> None:
@@ -103,7 +100,7 @@ class Taking:
     def _take_small(self, place: int, expected: Expected, deliver: bool) -> bool:
         kept = _Kept()
         right = self._pour(place, expected, kept)
-        if right and deliver and place == INDEX_PLACE and not self._documents_done:
+        if right and deliver and place == INDEX_PLACE:
             self._reception.index(bytes(kept.data))
         return right
 

@@ -201,6 +201,21 @@ def test_the_sample_itself_is_sound() -> None:
     assert reading.bytes_read == len(SAMPLE.part())
 
 
+def test_a_flipped_header_costs_nothing_of_what_it_heads() -> None:
+    members = SAMPLE.members()
+    header(A1, lambda block: block[:20] + b"\1" + block[21:])(members)
+    assert read(written(members)).intact == set(SAMPLE.bundle.by_digest)
+
+
+def test_a_lost_header_is_told_with_its_place() -> None:
+    members = SAMPLE.members()
+    header(S1, lambda block: bytes(range(256)) * 2)(members)
+    data = written(members)
+    (fault,) = read(data).faults
+    assert f"byte {data.index(bytes(range(256)))} " in fault.text
+    assert "1024 bytes were passed over" in fault.text
+
+
 def test_many_faults_in_one_file_are_all_named() -> None:
     members = SAMPLE.members()
     for change in (
