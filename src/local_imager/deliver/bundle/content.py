@@ -41,7 +41,7 @@ class Content:
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Yield the whole content in order."""
         for offset in range(0, self.size_bytes, chunk_bytes):
-            yield self.read_at(offset, chunk_bytes)
+            yield self.read_at(offset, min(chunk_bytes, self.size_bytes - offset))
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ def candidates(
 ) -> Mapping[Digest, tuple[Digest, ...]]:
     """Return for each blob the bases to try, the most promising first; few, or none.
 
-    Every base is in the layout and on the far side. Manifests that cannot be read are passed over.
+    Every base is on the far side, and listed by a manifest of the layout. What cannot be read there
+    is passed over.
     """
     parts: dict[Digest, list[tuple[Family, int]]] = {}
     for item in items:
@@ -77,7 +78,7 @@ def _known(
         if attached_to(name) is not None or is_incoming(entry) or _family_name(name) not in wanted:
             continue
         for family, layer in _layers(layout, name, entry):
-            if inventory.holds(layer.digest) and layout.has(layer.digest):
+            if inventory.holds(layer.digest):
                 known.setdefault(family, set()).add(layer)
     return known
 

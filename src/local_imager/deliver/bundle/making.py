@@ -33,6 +33,8 @@ _MOST_SHARE: Final = 2 / 3
 # Contents with less in common give no such delta.
 _LEAST_LIKENESS: Final = 0.1
 _SAMPLES_KEPT: Final = 8
+_NOT_REPEATED: Final = "its compression does not repeat here"
+_NOT_BACK: Final = "its bytes did not come back from a delta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class DeltaMaker:
                     return self._against(blob, bases, own, own, (None,))
                 codecs = likely_codecs(own, lambda count: self._head(blob.digest, count))
                 if not codecs:
-                    return "its compression does not repeat here"
+                    return _NOT_REPEATED
                 with content.unpacked(self._layout, blob.digest) as plain:
                     return self._against(blob, bases, own, plain, codecs)
         except SourceError as error:  # a blob that does not unpack
@@ -110,7 +112,7 @@ class DeltaMaker:
                     private = any(map(self._layout.is_private, (blob.digest, base)))
                     self._layout.adopt(handle, path, payload, private=private)
                     return Delta(blob.digest, base, method, blob.size_bytes, payload, payload_bytes)
-        return "its compression does not repeat here"
+        return _NOT_BACK if codecs[0] is None else _NOT_REPEATED
 
     def _records(
         self, blob: Blob, plain: Content, base: Content, sample: Sample, codec: Codec | None

@@ -7,6 +7,7 @@ Methods: ``zstd-window`` (the blob's own bytes against the base's own) and
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
@@ -18,13 +19,16 @@ from local_imager.deliver.bundle.recompress import Codec, parse_codec
 from local_imager.deliver.bundle.windows import Head, read_head, restored_windows
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink, Progress, printable
+from local_imager.oci import sparse
 from local_imager.oci.blobs import open_regular
 from local_imager.oci.durable import explained
 from local_imager.oci.layout import Layout
-from local_imager.oci.model import Descriptor, Digest
+from local_imager.oci.model import Digest
 
 _WINDOWS: Final = "zstd-window"
 _PACKED: Final = "recompress:"
+_PIECE_BYTES: Final = 256 * 1024
+_ZEROS: Final = bytes(_PIECE_BYTES)
 _WHOLE: Final = "have it sent whole: `local-imager bundle create … --since FILE --no-delta`"
 
 
@@ -94,18 +98,27 @@ def rebuild_blob(
     if layout.intact(blob.digest, blob.size_bytes):
         return
     _need(blob, layout, told)
-    wanted = Descriptor("", blob.digest, blob.size_bytes)
-    with layout.blob_writer(wanted, private=private) as writer:
-        if layout.intact(blob.digest, blob.size_bytes):  # another process was first
-            return
-        writer.restart()
+    with explained(f"write to {layout.path}"), layout.staged() as (handle, path):
+        hasher = sparse.Hasher()
         try:
             for chunk in _from_layout(layout, told, blob.size_bytes):
-                writer.write(chunk)
-                sink.emit(Progress("rebuild", blob.purpose, writer.offset, blob.size_bytes))
-            writer.commit()
+                _write(handle, chunk, hasher)
+                sink.emit(Progress("rebuild", blob.purpose, hasher.size_bytes, blob.size_bytes))
         except SourceError as error:
-            raise _failed(blob, layout, told, error) from error
+            raise _failed(blob, told, error.message) from error
+        if (hasher.digest, hasher.size_bytes) != (blob.digest, blob.size_bytes):
+            raise _failed(blob, told, _other_bytes(layout, told))
+        os.ftruncate(handle, blob.size_bytes)
+        layout.adopt(handle, path, blob.digest, private=False)
+
+
+def _write(handle: int, chunk: bytes, hasher: sparse.Hasher) -> None:
+    """Write the next bytes of a blob; runs of zeros stay holes, for disks are full of them."""
+    for begin in range(0, len(chunk), _PIECE_BYTES):
+        piece = chunk[begin : begin + _PIECE_BYTES]
+        if piece != _ZEROS[: len(piece)]:
+            sparse.write_all(handle, piece, hasher.size_bytes)
+        hasher.data(piece)
 
 
 def _need(blob: Blob, layout: Layout, told: Rebuild) -> None:
@@ -136,22 +149,22 @@ def _open(layout: Layout, digest: Digest, stack: contextlib.ExitStack) -> Binary
         return stack.enter_context(open(open_regular(layout.blob_path(digest)), "rb"))
 
 
-def _failed(blob: Blob, layout: Layout, told: Rebuild, error: SourceError) -> IntegrityError:
-    """Say which blob it is, and where it was packed again that another library may be why."""
-    problem, hint = error.message, _WHOLE
-    if isinstance(error, IntegrityError):
-        problem = "other bytes came out than its digest names"
-        with contextlib.suppress(SourceError), contextlib.ExitStack() as stack:
-            head = read_head(_open(layout, told.payload, stack))
-            codec = _codec(told.method, head)
-            if codec is not None:
-                problem += (
-                    f" (it was packed with {printable(head.library, limit=40) or 'some library'} "
-                    f"on the near side, with {codec.library()} here)"
-                )
+def _other_bytes(layout: Layout, told: Rebuild) -> str:
+    """Say what came out, and where it was packed again that another library may be why."""
+    problem = "other bytes came out than its digest names"
+    with contextlib.suppress(SourceError), contextlib.ExitStack() as stack:
+        head = read_head(_open(layout, told.payload, stack))
+        codec = _codec(told.method, head)
+        if codec is not None:
+            near = printable(head.library, limit=40) or "some library"
+            return f"{problem} (packed with {near} on the near side, with {codec.library()} here)"
+    return problem
+
+
+def _failed(blob: Blob, told: Rebuild, problem: str) -> IntegrityError:
     return IntegrityError(
         f"{printable(blob.purpose)} ({blob.digest}) could not be rebuilt from blob {told.base}: "
         f"{problem}",
-        hint=hint,
+        hint=_WHOLE,
         code="rebuild",
     )

@@ -222,6 +222,14 @@ def test_a_layer_that_moved_to_another_place_is_found(sides: Sides) -> None:
     assert len(sides.plan([next_version(content(1)), b"second"]).deltas) == 1
 
 
+def test_the_same_place_comes_before_a_likelier_size(sides: Sides) -> None:
+    target = next_version(content(1))
+    others = [content(seed, len(target) + seed) for seed in range(2, 6)]
+    sides.both_have([content(1, 150 * KIB), *others])
+    target = next_version(content(1, 150 * KIB)) + content(7, 50 * KIB)
+    assert sides.plan([target]).deltas[0].base == Digest.of(content(1, 150 * KIB))
+
+
 @pytest.mark.parametrize(
     ("name", "arch"), [("registry.example/other/imager:v1", "amd64"), (OLD, "arm64")]
 )
@@ -308,6 +316,16 @@ def test_a_damaged_base_is_not_used(sides: Sides) -> None:
     path.chmod(0o644)
     path.write_bytes(content(1)[:-1] + b"x")
     assert why(sides.plan([next_version(content(1))])) == RESEMBLES_NOTHING
+
+
+def test_a_damaged_blob_is_not_judged_but_never_rebuilt(sides: Sides) -> None:
+    sides.both_have([content(1)])
+    item, blobs = sides.near_has([next_version(content(1))])
+    path = sides.near.blob_path(blobs[-1].digest)
+    path.chmod(0o644)
+    path.write_bytes(next_version(content(1))[:-1] + b"x")
+    plan = plan_delta(blobs, [item], sides.near, sides.inventory())
+    assert why(plan) == "its bytes did not come back from a delta"
 
 
 def test_a_base_of_quite_another_size_is_not_tried(sides: Sides) -> None:
