@@ -92,6 +92,13 @@ def test_missing_programs_are_named_with_their_package(
     assert "qemu-system-arm" in caught.value.hint
 
 
+@pytest.mark.parametrize("arch", ["amd64", "arm64"])
+def test_an_emulated_machine_does_not_live_by_the_hosts_clock(arch: boot.Arch) -> None:
+    emulated = boot._machine(arch, "tcg")
+    assert emulated[emulated.index("-icount") + 1] == "shift=auto"
+    assert "-icount" not in boot._machine(arch, "kvm")  # QEMU refuses both together
+
+
 def test_a_report_passes_when_nothing_is_missing() -> None:
     assert BootReport("text", (), "powered-off", 1.0).passed
     assert not BootReport("text", ("x",), "timeout", 1.0).passed
