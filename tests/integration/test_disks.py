@@ -39,8 +39,8 @@ customization:
 FORMATS = ("raw", "qcow2", "vhd", "ova")
 PACKINGS = ("", ".xz", ".zst", ".gz", ".tar.gz")
 EVERY_FORM = tuple(f"{form}{packing}" for form, packing in itertools.product(FORMATS, PACKINGS))
-# Each format once; every compression is tried on a smaller disk.
-COVERING = ("raw", "raw.zst", "qcow2", "vhd.gz", "ova.tar.gz")
+# What is compared below; the other formats and compressions are tried on a smaller disk.
+COVERING = ("raw", "raw.zst", "qcow2")
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def test_the_newest_metal_disk(
     ("version", "asset"),
     [
         (NEWEST, "nocloud-arm64.raw.zst"),
-        (MIDDLE, "metal-arm64.raw.gz"),
+        (MIDDLE, "metal-arm64.raw"),
         (OLDEST, "metal-arm64.raw.xz"),
     ],
 )
@@ -149,7 +149,8 @@ def test_an_arm64_disk(
 ) -> None:
     (result,) = warm.build(schematic, asset, version=version)
     disks = Disks(version, asset.partition(".")[0], {asset: result})
-    raw = unpack(Path(result["path"]), folder)
+    path = Path(result["path"])
+    raw = unpack(path, folder) if stem_and_packing(asset)[1] else path
     check_raw(disks, raw, folder, "/EFI/boot/BOOTAA64.efi")
 
 
