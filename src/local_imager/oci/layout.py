@@ -38,6 +38,7 @@ from local_imager.oci.names import fallback_tag, find_referrers_list
 # A store of ten thousand assets has about 10 MB of index; more is not one of ours.
 MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
 MAX_ENTRIES: Final = 200_000
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 _LAYOUT_FILE: Final = "oci-layout"
 _LAYOUT_BYTES: Final = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -310,4 +311,8 @@ def _without(document: Document, name: str) -> list[Any]:
 
 
 def _index_bytes(document: Document) -> bytes:
-    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+    """One entry a line: as easy to read as with indents, and written many times as fast."""
+    entries = ",\n".join(map(_ENCODER.encode, document["manifests"]))
+    rest = {key: value for key, value in document.items() if key != "manifests"}
+    begin = _ENCODER.encode(rest).removesuffix("}")
+    return f'{begin}{", " if rest else ""}"manifests": [\n{entries}\n]}}\n'.encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -12,9 +12,11 @@ from local_imager.deliver.bundle.judging import Judgement
 from local_imager.deliver.bundle.model import Item
 from local_imager.deliver.bundle.naming import name_image, name_stored_asset
 from local_imager.deliver.bundle.segments import drop_segments
+from local_imager.deliver.bundle.stager import Stager
 from local_imager.errors import InputError, SourceError, VerificationRefused
 from local_imager.events import printable, step
-from local_imager.oci.model import Digest
+from local_imager.oci.model import INDEX_TYPES, Digest
+from local_imager.oci.names import attached_to
 from local_imager.sources.memory import LogMemory
 from local_imager.store.incoming import release
 from local_imager.store.records import ASSET_PREFIX
@@ -63,6 +65,7 @@ def complete(intake: SetIntake, faults: Sequence[Fault]) -> tuple[Outcome, ...]:
     """
     touched = {name for fault in faults for name in fault.affects}
     completer = _Completer(intake, bool(faults) and not intake.wishes.partial, touched)
+    completer.stage_documents()
     outcomes = tuple(completer.outcome(item) for item in intake.bundle.items)
     if intake.store is not None and not intake.wishes.dry_run:
         if not any(outcome.state in OPEN_STATES for outcome in outcomes):
@@ -75,6 +78,37 @@ def complete(intake: SetIntake, faults: Sequence[Fault]) -> tuple[Outcome, ...]:
 class _Completer:
     def __init__(self, intake: SetIntake, kept_back: bool, touched: Collection[str]) -> None:
         self._intake, self._kept_back, self._touched = intake, kept_back, touched
+
+    def stage_documents(self) -> None:
+        """Bring the documents of all that gets its name to the disk together.
+
+        One by one, as they are needed, each would wait for the disk.
+        """
+        intake = self._intake
+        if intake.store is None or intake.wishes.dry_run or self._kept_back:
+            return
+        layout, spool, staged = intake.store.layout, intake.spool, set(self._lists())
+        with Stager(layout) as stager:
+            for judged in intake.pending():
+                if judged.item.kind == "document" or self._missing(judged) is not None:
+                    continue
+                for blob in map(intake.bundle.by_digest.__getitem__, judged.item.blobs):
+                    if blob.digest in staged or spool.size(blob.digest) is None:
+                        continue
+                    staged.add(blob.digest)
+                    if not layout.intact(blob.digest, blob.size_bytes):
+                        sink = stager.blob(blob, private=blob.digest in intake.private)
+                        for chunk in spool.chunks(blob.digest, 0, blob.size_bytes):
+                            sink.write(chunk)
+                        sink.close(True)  # the reader checked it before it came into the spool
+        stager.settled()
+
+    def _lists(self) -> Iterator[Digest]:
+        """Yield the bundle's lists of what is attached, which a store writes anew."""
+        judge = self._intake.judge
+        for entry in judge.source.entries if judge is not None else ():
+            if attached_to(entry.ref_name) is not None and entry.media_type in INDEX_TYPES:
+                yield entry.digest
 
     def outcome(self, item: Item) -> Outcome:
         judged = self._intake.judged.get(key_of(item))

@@ -1,7 +1,6 @@
 """Making what was judged and has arrived visible: one item at a time, each as a whole.
 
-Whatever is attached to an item is listed first; a list of something that is not there counts for
-nothing. The item's own name comes last, in one replacement of the index.
+The item's name and the lists of all that is attached to it come in one replacement of the index.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from local_imager.deliver.bundle.batch import IndexBatch
 from local_imager.deliver.bundle.judging import Judgement
 from local_imager.deliver.bundle.staged import StagedFiles
 from local_imager.errors import NotFound, SourceError
@@ -55,13 +55,13 @@ def name_image(
     if outline is None:
         raise NotFound(f"{judged.item.name} was not judged")
     inside = [one.digest for one in outline.attestations if files.size(one.digest) is not None]
-    # No collection in between: until the image has its name, what is attached belongs to nothing.
-    with store.layout.writing():
-        keep_attached(source, store.layout, reference, outline.subjects, sink, inside=inside)
+    with store.layout.writing():  # no collection takes what has no name yet
+        layout = IndexBatch(store.layout)
+        keep_attached(source, layout, reference, outline.subjects, sink, inside=inside)
         # What there was to warn of was told when the image was judged.
-        return fetch_image(
+        image = fetch_image(
             source,
-            store.layout,
+            layout,
             reference,
             policy,
             arches=outline.arches,
@@ -69,6 +69,8 @@ def name_image(
             jobs=1,
             memory=memory,
         )
+        layout.flush()
+    return image
 
 
 def has_image(judged: Judgement, source: LayoutSource, layout: Layout) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ import pytest
 
 from local_imager.deliver.bundle.importing import Handout
 from local_imager.errors import ExitCode, HostError, VerificationRefused
+from local_imager.oci.layout import Document, Layout
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Descriptor, Digest, Reference
 from local_imager.sources import trial
@@ -24,8 +27,9 @@ from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
 from local_imager.store.incoming import is_incoming
 from local_imager.store.store import Store
+from tests.images import SIGNATURE_TYPE
 from tests.unit.deliver.bundle.imports import assert_whole, one, states, take, visible
-from tests.unit.deliver.bundle.nearside import NearSide
+from tests.unit.deliver.bundle.nearside import NearSide, flip
 from tests.unit.sources.forge import REGISTRY, Signing
 from tests.unit.sources.test_memory import entry
 
@@ -72,6 +76,29 @@ def test_a_bundle_in_one_file(near: NearSide, store: Store) -> None:
     collect(store, Rules(grace_s=-1))
     assert_whole(store, near, imager, ("amd64",))
     assert os.listdir(store.layout.staging_dir) == []
+
+
+def test_an_image_becomes_visible_together_with_all_that_is_attached(
+    near: NearSide, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        near.image(f"siderolabs/i{number}")
+    near.asset(b"iso")
+    seen: list[set[str]] = []
+    plain = Layout.rewrite_index
+
+    def rewrite(self: Layout, change: Callable[[Document], None]) -> None:
+        plain(self, change)
+        seen.append(visible(store))
+
+    monkeypatch.setattr(Layout, "rewrite_index", rewrite)
+    take(near, store, near.write())
+    steps = [after - before for before, after in pairwise(seen) if after != before]
+    assert len(steps) == 4  # three images and an asset, each in one step
+    for step in steps[:3]:
+        tags = sorted(name.rpartition(":")[2].partition(".")[2] for name in step)
+        assert len(step) == 3 and tags == ["", "", "sig"]
+    assert len(steps[3]) == 2
 
 
 def test_the_same_bundle_again_is_told_without_reading_it_all(near: NearSide, store: Store) -> None:
@@ -185,13 +212,27 @@ def test_everything_attached_to_an_image_comes_with_it(near: NearSide, store: St
     assert states(one(take(near, store, near.write()))) == {name: "present"}
 
 
-def test_private_assets_stay_private(near: NearSide, store: Store) -> None:
+@pytest.mark.parametrize("case", ["new", "was public", "kept back"])
+def test_private_assets_stay_private(near: NearSide, store: Store, case: str) -> None:
     asset = near.asset(b"secret" * 1000, private=True)
-    take(near, store, near.write())
+    near.store.add_referrer(asset, SIGNATURE_TYPE, b"signature", SIGNATURE_TYPE)
+    image = near.image("siderolabs/imager")
+    (path,) = near.write()
+    if case == "was public":
+        store.layout.put_bytes(b"secret" * 1000, "x")
+    if case == "kept back":
+        damaged = next(blob for blob in near.contents().blobs if "layer" in blob.purpose)
+        flip(path, near.blob(near.contents(), damaged.digest)[100:200])
+    report = one(take(near, store, [path]))
+    assert stat.S_IMODE(store.layout.blob_path(asset.digest).stat().st_mode) == 0o400
+    if case == "kept back":
+        assert states(report) == {image: "faulty", asset.name: "kept-back"}
+        return
     found = store.find_build(asset.build_key)
     assert found is not None and found.private
-    assert stat.S_IMODE(found.path.stat().st_mode) == 0o400
-    for attached in store.layout.referrers(found.manifest_digest):
+    referrers = store.layout.referrers(found.manifest_digest)
+    assert len(referrers) == 2
+    for attached in referrers:
         manifest = store.layout.read_manifest(attached)
         layer = manifest.layers[0]  # type: ignore[union-attr]
         assert stat.S_IMODE(store.layout.blob_path(layer.digest).stat().st_mode) == 0o400

@@ -141,6 +141,28 @@ def grow_layer(item: Item, bundle: Bundle) -> tuple[Item, tuple[Blob, ...]]:
     )
 
 
+def test_a_name_that_is_spelt_otherwise_than_it_would_be_kept(near: NearSide, store: Store) -> None:
+    contents = near.contents()
+    bundle = near.bundle(contents)
+    name = f"{REGISTRY}/siderolabs/good:@{bundle.items[0].descriptor.digest}"
+    item = replace(bundle.items[0], name=name)
+    report = take(near, store, contents, replace(bundle, items=(item,)))
+    assert the(report, name) == ("refused", "malformed")
+
+
+def test_a_layer_that_only_another_image_lists(near: NearSide, store: Store) -> None:
+    name = near.image("siderolabs/same", {"x": b"1"})
+    contents = near.contents()
+    bundle = near.bundle(contents)
+    layers = [blob.digest for blob in bundle.blobs if "layer" in blob.purpose]
+    good, same = bundle.items
+    good = replace(good, blobs=tuple(digest for digest in good.blobs if digest not in layers))
+    same = replace(same, blobs=(*same.blobs, layers[0]))
+    report = take(near, store, contents, replace(bundle, items=(good, same)))
+    assert the(report, GOOD) == ("refused", "malformed")
+    assert the(report, name)[0] == "imported"
+
+
 @pytest.mark.parametrize("change", [drop_layer, grow_layer])
 def test_a_bundle_that_tells_less_than_the_image_needs(
     near: NearSide,
