@@ -97,8 +97,11 @@ class Fields:
         return Fields(value, self.what)
 
     def objects(self, key: str, most: int) -> Iterator[Fields]:
-        """Take a list of objects, one after the other."""
-        for value in self.list(key, most):
+        """Take a list of objects, one after the other; each is given up when the next comes."""
+        values = self.list(key, most)
+        values.reverse()
+        while values:
+            value = values.pop()
             if not isinstance(value, dict):
                 raise self._fault(key, "wants objects")
             yield Fields(value, self.what)

@@ -70,7 +70,7 @@ def read_front(stream: PartStream, name: str, faults: FaultList) -> Front | None
 def _manifest_bytes(stream: PartStream, name: str, faults: FaultList) -> bytes | None:
     block = stream.read(BLOCK)
     if len(block) < BLOCK:
-        if block and MANIFEST_NAME.encode().startswith(block[: len(MANIFEST_NAME)]):
+        if block.startswith(MANIFEST_NAME.encode()):
             raise ended_early(stream, MANIFEST_NAME, "in its first header")
         raise _no_bundle(stream, block, name)
     stray = parse_stray(block)

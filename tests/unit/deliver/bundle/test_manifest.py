@@ -42,6 +42,16 @@ def test_what_is_written_reads_as_the_same() -> None:
     assert render_bundle(parse_bundle(SAMPLE.manifest)) == SAMPLE.manifest
 
 
+def test_the_spelling_is_canonical_json_whatever_the_length() -> None:
+    many = make_sample({f"a{n}": b"%d" % n for n in range(700)})
+    parts = many.split([many.whole(f"a{n}") for n in range(512)], [many.whole("a600")])
+    empty = replace(SAMPLE.bundle, items=(), blobs=(), parts=((),), since=OTHER, facts={})
+    for bundle in (SAMPLE.bundle, many.bundle, parts.bundle, empty):
+        data = render_bundle(bundle)
+        assert canonical_json(json.loads(data)) == data
+    assert parse_bundle(many.manifest) == many.bundle
+
+
 def test_every_field_travels() -> None:
     bundle = SAMPLE.bundle
     base, rebuilt = Digest.of(b"base"), bundle.blobs[-1]
