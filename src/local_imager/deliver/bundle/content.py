@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from local_imager.errors import SourceError
 from local_imager.oci.blobs import BlobDir, open_regular
 from local_imager.oci.durable import explained
 from local_imager.oci.model import Digest
@@ -68,18 +67,16 @@ def unpacked_chunks(blobs: BlobDir, digest: Digest) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def unpacked(blobs: BlobDir, digest: Digest, *, max_bytes: int | None = None) -> Iterator[Content]:
+def unpacked(blobs: BlobDir, digest: Digest) -> Iterator[Content]:
     """Yield what is packed in a blob, unpacked into a temporary file where zeros are holes.
 
-    Raises what :func:`unpacked_chunks` does, and :class:`SourceError` past ``max_bytes``.
+    Raises what :func:`unpacked_chunks` does.
     """
     with contextlib.ExitStack() as stack:
         with explained("unpack a blob"):
             handle, _ = stack.enter_context(blobs.staged())
         size_bytes = 0
         for chunk in unpacked_chunks(blobs, digest):
-            if max_bytes is not None and size_bytes + len(chunk) > max_bytes:
-                raise SourceError(f"blob {digest.short} unpacks to more than it should")
             with explained("unpack a blob"):
                 if chunk != _ZEROS[: len(chunk)]:
                     write_all(handle, chunk, size_bytes)

@@ -17,7 +17,7 @@ from local_imager.deliver.bundle.content import Content
 
 # Several blocks of either format, in which a wrong level shows; a disk image may begin with zeros,
 # which all levels pack alike.
-_PROBES_BYTES: Final = (256 << 10, 1 << 20, 16 << 20)
+_PROBES_BYTES: Final = (256 << 10, 1 << 20, 4 << 20)
 _MAX_LIKELY: Final = 3
 _MAX_GZIP_HEADER: Final = 512
 # Both libraries give the same bytes however the input is cut, but it costs nothing to be sure.
@@ -157,8 +157,6 @@ def _possible(head: bytes) -> Iterator[Codec]:
         try:
             frame = zstandard.get_frame_parameters(head)
         except zstandard.ZstdError:
-            return
-        if frame.dict_id:
             return
         options = "-checksum" if frame.has_checksum else ""
         if frame.content_size != zstandard.CONTENTSIZE_UNKNOWN:

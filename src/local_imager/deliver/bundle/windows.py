@@ -40,8 +40,8 @@ _RECORD: Final = struct.Struct("<QII")
 _LENGTH: Final = struct.Struct("<I")
 # ZSTD_compressBound of a window, roughly: noise becomes a little longer.
 _MAX_FRAME: Final = WINDOW_BYTES + WINDOW_BYTES // 128 + 1024
-_MAX_ZSTD_WINDOW: Final = 16 * 1024 * 1024
-_ZEROS: Final = bytes(WINDOW_BYTES)
+# A base and a window together, as a power of two.
+_WINDOW_LOG: Final = 24
 _WHAT: Final = "a delta"
 
 
@@ -107,9 +107,7 @@ def _exactly(stream: BinaryIO, count: int) -> bytes:
 def delta_windows(target: Content, base: Content, sample: Sample) -> Iterator[tuple[bytes, int]]:
     """Yield each window's record and how long the window is; ``sample`` is that of the base."""
     for window in target.chunks(WINDOW_BYTES):
-        offset, size_bytes = (0, 0)
-        if window != _ZEROS[: len(window)]:
-            offset, size_bytes = best_range(window, sample, BASE_BYTES)
+        offset, size_bytes = best_range(window, sample, BASE_BYTES)
         frame = _compressor(base.read_at(offset, size_bytes)).compress(window)
         yield _RECORD.pack(offset, size_bytes, len(frame)) + frame, len(window)
 
@@ -120,7 +118,7 @@ def _compressor(dictionary: bytes) -> zstandard.ZstdCompressor:
     # Hash tables that take in the whole range (zstd loads only the end of a dictionary that is
     # larger than eight times their size) and a window that reaches back to its begin.
     parameters = zstandard.ZstdCompressionParameters(
-        window_log=_MAX_ZSTD_WINDOW.bit_length() - 1,
+        window_log=_WINDOW_LOG,
         hash_log=21,
         chain_log=21,
         search_log=1,
@@ -170,7 +168,7 @@ def _unpack_window(frame: bytes, dictionary: bytes, wanted: int) -> bytes:
     try:
         told = zstandard.get_frame_parameters(frame)
         # The decompressor takes memory for what the frame says before it reads it.
-        if told.content_size != wanted or told.window_size > _MAX_ZSTD_WINDOW or told.dict_id:
+        if told.content_size != wanted:
             raise malformed(_WHAT, "a window is not of the size that it must have")
         engine = zstandard.ZstdDecompressor(dict_data=_dictionary(dictionary))
         data = engine.decompress(frame, allow_extra_data=False)

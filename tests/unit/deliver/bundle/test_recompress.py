@@ -172,4 +172,8 @@ def test_the_range_that_has_most_of_a_window() -> None:
     assert offset + size >= 235 * KIB
     assert best_range(parts[0][:30_000], sample, 80 * KIB) == (0, 80 * KIB)
     assert best_range(parts[4], sample, len(base) * 2) == (0, len(base))
+    two = parts[1][: 20 * KIB] + parts[2][30 * KIB :]
+    offset, size = best_range(two, sample, 80 * KIB)
+    assert offset <= 150 * KIB
+    assert offset + size >= 180 * KIB
     assert best_range(noise.randbytes(60 * KIB), sample, 80 * KIB) == (0, 0)

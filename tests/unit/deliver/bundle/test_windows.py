@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from local_imager.deliver.bundle import windows
-from local_imager.deliver.bundle.content import Content
+from local_imager.deliver.bundle.content import Content, unpacked
 from local_imager.deliver.bundle.similar import take_sample
 from local_imager.deliver.bundle.windows import (
     Head,
@@ -25,8 +25,9 @@ from local_imager.deliver.bundle.windows import (
     restored_windows,
 )
 from local_imager.errors import SourceError
+from local_imager.oci.layout import Layout
 from local_imager.oci.model import canonical_json
-from tests.unit.deliver.bundle.versions import KIB, content, next_version
+from tests.unit.deliver.bundle.versions import KIB, MIB, content, gzipped, next_version
 
 BASE = content(1, 8 * KIB)
 TARGET = next_version(BASE)
@@ -198,6 +199,18 @@ def test_a_window_of_zeros_needs_no_base() -> None:
         one for one, _ in delta_windows(Memory(bytes(WINDOW)), Memory(BASE), take_sample([]))
     ]
     assert RECORD.unpack(made[: RECORD.size])[:2] == (0, 0)
+
+
+def test_unpacked_zeros_are_holes_and_are_read_as_zeros(tmp_path: Path) -> None:
+    layout = Layout.create(tmp_path)
+    plain = bytes(3 * MIB) + b"x" + bytes(2 * MIB)
+    blob = layout.put_bytes(gzipped(plain), "")
+    with unpacked(layout, blob.digest) as found:
+        assert found.size_bytes == len(plain)
+        assert b"".join(found.chunks()) == plain
+        (spool,) = layout.staging_dir.iterdir()
+        assert spool.stat().st_blocks * 512 <= 2 * MIB
+    assert not list(layout.staging_dir.iterdir())
 
 
 def test_a_content_that_ends_too_early_is_read_as_it_is(tmp_path: Path) -> None:
