@@ -143,6 +143,11 @@ def _lines(found: Completeness) -> Iterator[str]:
         yield "what is missing"
     for lack in lacks:
         yield from _lack(lack, [p.asset for p in found.assets if lack in p.lacks])
+    remedies = dict.fromkeys(lack.remedy for lack in lacks if lack.remedy)
+    if remedies:
+        yield ""
+        yield "what to do"
+    yield from (f"  {printable(remedy)}" for remedy in remedies)
     yield ""
     yield from _circumstances(found)
     notes = [*found.notes, *(note for proof in found.assets for note in proof.notes)]
@@ -165,8 +170,6 @@ def _lack(lack: Lack, assets: Sequence[str]) -> Iterator[str]:
     yield f"  {printable(name, limit=300)}{size}"
     code = f"{lack.code}: " if lack.code else ""
     yield f"      {code}{printable(lack.text)}"
-    if lack.remedy:
-        yield f"      {click.style('hint:', fg='cyan')} {printable(lack.remedy)}"
     yield f"      for {_names(assets)}"
 
 
@@ -188,6 +191,8 @@ def _circumstances(found: Completeness) -> Iterator[str]:
         yield "its manifest is damaged, so nothing can be said about builds: copy it once more"
         return
     have = "has what the inventory lists" if found.far_side else "has an empty store"
+    if found.since is not None and found.far_side is None:
+        have += " (the bundle is a delta: --have FILE says what is there)"
     yield f"  {'identity':<10} {found.set_digest}"
     hosts = " and on ".join(dict.fromkeys(proof.host for proof in found.assets))
     yield f"  {'far side':<10} {have}" + (f", and builds on {hosts}" if hosts else "")

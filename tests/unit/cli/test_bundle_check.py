@@ -86,7 +86,8 @@ def test_something_is_missing(near: Near, capsys: pytest.CaptureFixture[str]) ->
     assert text.count("MISSING   ") == 3
     assert text.count(f"  extension  {REGISTRY}/siderolabs/gvisor:1.0@sha256:") == 1
     assert "      it is not in the bundle\n" in text
-    assert "hint: make the bundle with --schematic FILE (or --extensions siderolabs/gvisor)" in text
+    what_to_do = "make the bundle with --schematic FILE (or --extensions siderolabs/gvisor)"
+    assert f"\nwhat to do\n  {what_to_do}" in text
     assert "      for metal-amd64.iso, metal-amd64.raw.zst, installer-amd64.tar\n" in text
 
 
@@ -109,7 +110,7 @@ def test_damage(near: Near, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.startswith("FAULTY    ")
     assert f"  bit-flip blobs/sha256/{layer.hex}: its bytes are not those" in text
     assert f"      affects {REGISTRY}/siderolabs/installer:v1.9.0\n" in text
-    assert "hint: copy the bundle once more" in text
+    assert "\nwhat to do\n  copy the bundle once more" in text
     data = bytearray(sample.part())
     data[700] ^= 1
     assert run(["bundle", "check", near.write(1, bytes(data))]) == 3
@@ -151,9 +152,13 @@ def test_a_delta_and_what_the_far_side_has(near: Near, capsys: pytest.CaptureFix
     (near.folder / "far.json").write_bytes(render_inventory(inventory(near, base)))
     ask = ["bundle", "check", "--schematic", "s.yaml", *ISO]
     assert run([*ask, *files]) == 1
-    assert "--have FILE" in said(capsys)
+    text = said(capsys)
+    assert "has an empty store (the bundle is a delta: --have FILE says what is there)" in text
+    assert text.count("say what is there with --have FILE") == 1
     assert run([*ask, "--have", "far.json", *files]) == 0
-    assert "has what the inventory lists, and builds on amd64" in said(capsys)
+    text = said(capsys)
+    assert "has what the inventory lists, and builds on amd64" in text
+    assert "note: the bundle was made for another inventory" in text
     assert run([*ask, "--have", "none.json", *files]) == 2
 
 

@@ -161,20 +161,24 @@ class _Checker:
             assets = tuple(self._prove(keeper.bundle, keeper.index_bytes, far_side, lock))
         return self._answer(keeper, damaged, assets, lock, bytes_read)
 
-    def _wants(self, bundle: Bundle, item: Item) -> bool:
-        """Pick the images that plans are read from: catalogues, and overlays where one is asked."""
-        registry = self._settings.registry
-        for version in self._question.versions_of(bundle):
-            for requirement in catalogue_requirements(version):
-                name = str(requirement.reference(registry))
-                if item.name == name or item.name.startswith(f"{name}@"):
-                    return True
+    def _wants(self, bundle: Bundle) -> Iterator[Item]:
+        """Yield the images that plans are read from: catalogues, and overlays where one is asked.
+
+        Which overlay image it will be stands in a catalogue that is still to come.
+        """
+        catalogues = {
+            str(requirement.reference(self._settings.registry))
+            for version in self._question.versions_of(bundle)
+            for requirement in catalogue_requirements(version)
+        }
         given = [schematic.overlay for _, schematic in self._question.schematics]
-        if given and not any(overlay.name for overlay in given):
-            return False
-        repository = item.name.partition("@")[0].rpartition(":")[0]
-        named = any(o.image and repository.endswith(f"/{o.image}") for o in given)
-        return "overlay" in item.roles or named
+        asked = not given or any(overlay.name for overlay in given)
+        named = tuple(f"/{overlay.image}" for overlay in given if overlay.image)
+        for item in bundle.items:
+            name = item.name.partition("@")[0]
+            overlay = "overlay" in item.roles or name.rpartition(":")[0].endswith(named)
+            if item.kind == "image" and (name in catalogues or (asked and overlay)):
+                yield item
 
     def _read(self, path: str, keeper: Keeper) -> tuple[VerifiedFile, PartReading]:
         name = STANDARD_INPUT_NAME if path == STANDARD_INPUT else printable(path, limit=300)
@@ -293,6 +297,11 @@ class _Checker:
         notes = []
         if assets and lock is None:
             notes.append("there is no lock in it: the far side builds without --locked")
+        if bundle is not None and have is not None and bundle.since not in (None, have.digest):
+            notes.append(
+                "the bundle was made for another inventory than the one given: what is asked "
+                "here is whether it is enough for this one"
+            )
         if assets:
             notes.append("images were judged by this machine's policy; the far side asks its own")
         return Completeness(
@@ -303,6 +312,7 @@ class _Checker:
             signed_by=keeper.signed_by,
             unvouched="" if keeper.signed_by else unvouched(self._policy),
             signed=self._signed,
+            since=bundle.since if bundle else None,
             far_side=have.digest if have else None,
             lock=lock.path.name if lock else "",
             assets=assets,

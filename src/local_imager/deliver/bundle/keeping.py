@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +46,7 @@ class _Whole:
 class Keeper:
     """Receives every part of one set (a :class:`Reception`).
 
-    ``wants`` picks the items that are kept besides documents; ``judge`` is asked about the
+    ``wants`` picks the images that are kept besides documents; ``judge`` is asked about the
     manifest once and may refuse it. What is kept lies in ``layout``, which nobody else uses.
     ``name`` is the file that is being read, for messages.
     """
@@ -54,7 +54,7 @@ class Keeper:
     def __init__(
         self,
         layout: Layout,
-        wants: Callable[[Bundle, Item], bool],
+        wants: Callable[[Bundle], Iterable[Item]],
         judge: Callable[[bytes], SignedBy | None],
     ) -> None:
         self._layout, self._wants, self._judge = layout, wants, judge
@@ -81,7 +81,7 @@ class Keeper:
             return
         self.signed_by = self._judge(manifest)
         self.bundle, self.set_digest = bundle, label.set_digest
-        self.kept = frozenset(_kept(bundle, self._wants))
+        self.kept = frozenset(_kept(bundle, self._wants(bundle)))
         self._check_room(bundle)
         for part in bundle.parts:
             for piece in part:
@@ -200,10 +200,9 @@ class _Segment:
             self._kept.close(intact)
 
 
-def _kept(bundle: Bundle, wants: Callable[[Bundle, Item], bool]) -> Iterator[Digest]:
+def _kept(bundle: Bundle, images: Iterable[Item]) -> Iterator[Digest]:
     for blob in bundle.blobs:
         if blob.document:
             yield blob.digest
-    for item in bundle.items:
-        if item.kind == "document" or (item.kind == "image" and wants(bundle, item)):
-            yield from item.blobs
+    for item in (*(item for item in bundle.items if item.kind == "document"), *images):
+        yield from item.blobs

@@ -132,9 +132,9 @@ class Completeness:
 
     ``unvouched`` says why nobody vouches for its assets and documents, empty when ``signed_by``
     does; ``signed`` is whether there was a signature file. ``lock`` is the name of the lock in it
-    that the builds are held to. ``far_side`` is the digest of the inventory that was given, None
-    for an empty far side. ``set_digest`` is None when no manifest could be read; then there are no
-    proofs either.
+    that the builds are held to. ``since`` is the inventory that a delta was made for, ``far_side``
+    the one that was given, None for an empty far side. ``set_digest`` is None when no manifest
+    could be read; then there are no proofs either.
     """
 
     set_digest: Digest | None
@@ -144,6 +144,7 @@ class Completeness:
     signed_by: SignedBy | None
     unvouched: str
     signed: bool
+    since: Digest | None
     far_side: Digest | None
     lock: str
     assets: tuple[AssetProof, ...]
@@ -176,6 +177,7 @@ class Completeness:
             "signature": self.signed_by.as_dict() if self.signed_by else None,
             "signed": self.signed,
             "unvouched": self.unvouched,
+            "since": str(self.since) if self.since else None,
             "far_side": str(self.far_side) if self.far_side else None,
             "lock": self.lock or None,
             "assets": [asset.as_dict() for asset in self.assets],
