@@ -171,7 +171,7 @@ class Astray:
             kind, text = stray.what(sparse=sparse)
             self._faults.add(kind, name, f"it {text}; a bundle holds plain files only", affects)
         if taken or front:
-            affects = self._course.everything() if front else affects
+            affects = self._course.everything if front else affects
             self._faults.add("duplicate", name, "the name is there twice", affects)
         elif place is None and plain and not why:
             self._faults.add("extra", name, "the manifest names no such file")

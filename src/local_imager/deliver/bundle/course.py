@@ -46,6 +46,7 @@ class Course:
     def __init__(self, bundle: Bundle, number: int, manifest_size_bytes: int) -> None:
         self.bundle = bundle
         self._pieces = list(pieces_of(bundle, number))
+        self._affected: dict[int, tuple[str, ...]] = {}
         self.size_bytes = part_size(bundle, number, manifest_size_bytes=manifest_size_bytes)
         self.documents_end = _FRONT + sum(1 for _ in bundle.documents())
 
@@ -88,17 +89,24 @@ class Course:
 
     def affects(self, places: Iterable[int]) -> tuple[str, ...]:
         """Return the names of the items that need any of these members."""
-        names: dict[str, None] = {}
-        for place in places:
-            if place == INDEX_PLACE:
-                return self.everything()
-            if place >= _FRONT:
-                items = self.bundle.items_with(self._pieces[place - _FRONT].blob)
-                names.update(dict.fromkeys(item.name for item in items))
-        return tuple(names)
+        wanted = list(places)
+        if INDEX_PLACE in wanted:
+            return self.everything
+        if len(wanted) == 1:
+            return self._affected_by(wanted[0])
+        return tuple(dict.fromkeys(name for one in wanted for name in self._affected_by(one)))
 
+    def _affected_by(self, place: int) -> tuple[str, ...]:
+        """One value for each place, however many faults hold it."""
+        if place not in self._affected:
+            blob = self._pieces[place - _FRONT].blob if place >= _FRONT else None
+            items = self.bundle.items_with(blob) if blob is not None else ()
+            self._affected[place] = tuple(dict.fromkeys(item.name for item in items))
+        return self._affected[place]
+
+    @cached_property
     def everything(self) -> tuple[str, ...]:
-        """Return the names of all items."""
+        """The names of all items."""
         return tuple(item.name for item in self.bundle.items)
 
     def documents(self) -> Iterator[tuple[int, Digest]]:
