@@ -127,15 +127,36 @@ class Bundle:
         for item in self.items:
             for digest in item.blobs:
                 needed.setdefault(digest, []).append(item)
+        payloads: dict[Digest, dict[Digest, None]] = {}
         for blob in self.blobs:
             if blob.rebuild is not None:
-                held = needed.setdefault(blob.rebuild.payload, [])
-                held += [item for item in needed.get(blob.digest, []) if item not in held]
+                payloads.setdefault(blob.rebuild.payload, {})[blob.digest] = None
+        for payload, rebuilt in payloads.items():
+            # By place and not by value: one payload may be there for very many items.
+            both = (item for digest in (payload, *rebuilt) for item in needed.get(digest, ()))
+            needed[payload] = list({id(item): item for item in both}.values())
         return {digest: tuple(items) for digest, items in needed.items()}
+
+    @cached_property
+    def _names_by_blob(self) -> dict[Digest, tuple[str, ...]]:
+        return {}
 
     def items_with(self, digest: Digest) -> tuple[Item, ...]:
         """Return the items that need a blob, if only to rebuild another from it."""
         return self._needed_by.get(digest, ())
+
+    def names_with(self, digest: Digest) -> tuple[str, ...]:
+        """Return the names of the items that need a blob, each once; the same tuple each time."""
+        known = self._names_by_blob.get(digest)
+        if known is None:
+            known = tuple(dict.fromkeys(item.name for item in self.items_with(digest)))
+            self._names_by_blob[digest] = known
+        return known
+
+    def names_in(self, number: int) -> tuple[str, ...]:
+        """Return the names of the items that need something of a part (numbered from 1)."""
+        blobs = dict.fromkeys(piece.blob for piece in self.parts[number - 1])
+        return tuple(dict.fromkeys(name for blob in blobs for name in self.names_with(blob)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def rebuild_blob(
         if (hasher.digest, hasher.size_bytes) != (blob.digest, blob.size_bytes):
             raise _failed(blob, told, _other_bytes(layout, told))
         os.ftruncate(handle, blob.size_bytes)
-        layout.adopt(handle, path, blob.digest, private=False)
+        layout.adopt(handle, path, blob.digest, private=private)
 
 
 def _write(handle: int, chunk: bytes, hasher: sparse.Hasher) -> None:

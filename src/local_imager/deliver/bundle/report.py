@@ -199,13 +199,12 @@ def report_parts(intake: SetIntake) -> tuple[PartReport, ...]:
     """Say of each part whether something of it has to come yet, and what it holds."""
     parts = []
     for number, pieces in enumerate(intake.bundle.parts, 1):
-        items = {item.name: None for p in pieces for item in intake.bundle.items_with(p.blob)}
         state: PartState = "here"
         if any(map(intake.lacks, pieces)):
             state = "missing"
         elif not all(map(intake.stock.has_piece, pieces)):
             state = "not-needed"
-        parts.append(PartReport(number, state, tuple(items)))
+        parts.append(PartReport(number, state, intake.bundle.names_in(number)))
     return tuple(parts)
 
 

@@ -271,8 +271,7 @@ def _missing(bundle: Bundle, files: Sequence[VerifiedFile]) -> list[MissingPart]
     given = {file.label.number for file in files if file.label}
     intact = {file.label.number for file in files if file.label and file.intact}
     missing = []
-    for number, pieces in enumerate(bundle.parts, start=1):
+    for number in range(1, len(bundle.parts) + 1):
         if number not in intact:
-            needing = (item.name for piece in pieces for item in bundle.items_with(piece.blob))
-            missing.append(MissingPart(number, tuple(dict.fromkeys(needing)), number in given))
+            missing.append(MissingPart(number, bundle.names_in(number), number in given))
     return missing

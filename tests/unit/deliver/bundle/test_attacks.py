@@ -18,6 +18,7 @@ from local_imager.deliver.bundle.delta import plan_delta
 from local_imager.deliver.bundle.importing import Handout, import_files
 from local_imager.deliver.bundle.intake import Wishes
 from local_imager.deliver.bundle.inventory import make_inventory
+from local_imager.deliver.bundle.model import Item, Piece, Rebuild
 from local_imager.deliver.bundle.rebuild import rebuild_blob
 from local_imager.deliver.bundle.report import ImportReport
 from local_imager.deliver.bundle.signing import read_signature
@@ -38,6 +39,7 @@ from local_imager.sources.fetch import held_descriptor
 from local_imager.sources.verify import verify_image
 from local_imager.store.records import AssetRecord
 from local_imager.store.store import Store
+from tests.unit.deliver.bundle import samples
 from tests.unit.deliver.bundle.nearside import SCHEMATIC, NearSide
 from tests.unit.sources.forge import MEDIA_BUNDLE, REGISTRY, as_json
 
@@ -293,3 +295,33 @@ def test_a_delta_of_private_files_is_private(near: Attacker, store: Store) -> No
         store.layout.put_bytes(data, "application/octet-stream", private=True)
     rebuild_blob(blob, store.layout, private=True)
     assert stat.S_IMODE(store.layout.blob_path(blob.digest).stat().st_mode) == 0o400
+
+
+# -- manifests that are made to cost -----------------------------------------------------------
+
+
+def test_a_delta_that_very_many_images_share_costs_no_comparisons(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    top, payload = samples.blob("manifest", 10, document=True), samples.blob("delta", 100)
+    way = Rebuild(samples.digest("base"), payload.digest, "zstd-window")
+    rebuilt = [replace(samples.blob(f"l{n}", 9, carried=False), rebuild=way) for n in range(3)]
+    items = tuple(samples.item("image", f"r.example/x:{n}", top, *rebuilt) for n in range(50))
+    bundle = replace(samples.sample(), items=items, blobs=(top, *rebuilt, payload), parts=((),))
+
+    def compared(_self: object, _other: object) -> bool:
+        raise AssertionError("each with each")
+
+    monkeypatch.setattr(Item, "__eq__", compared)
+    assert len(bundle.items_with(payload.digest)) == len(items)
+    assert [item.name for item in items] == list(bundle.names_with(payload.digest))
+
+
+def test_the_names_that_need_a_blob_are_one_value_however_often_asked() -> None:
+    """Faults hold them: ten megabytes of manifest would else fill half a gigabyte of memory."""
+    bundle = samples.in_two_parts()
+    layer = samples.digest("imager layer")
+    cut = tuple(Piece(layer, n * 7_000, 7_000, samples.digest("wrong"), False) for n in range(10))
+    bundle = replace(bundle, parts=(cut,))
+    assert len({id(bundle.names_with(piece.blob)) for piece in cut}) == 1
+    assert bundle.names_in(1) == bundle.names_with(layer) == (samples.IMAGER,)
