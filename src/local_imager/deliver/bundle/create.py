@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,9 +165,10 @@ def create_bundle(factory: Factory, order: Order, form: Form, sink: EventSink) -
     first = part_name(form.output, 1, len(source.bundle.parts))
     plan = plan_signature(first, source.manifest, form.key, force=form.force)
     remove_leftovers(form.output)
-    with _undone() as made:
-        parts = _write(source, form, bool(gathered.secrets), made, sink)
-        signature = plan.carry_out(source.manifest, made, sink)
+    targets = _targets(source, form)
+    with _undone([*targets, plan.path]):
+        parts = _write(source, targets, form, bool(gathered.secrets), sink)
+        signature = plan.carry_out(source.manifest, sink)
     for path in other_parts(form.output, {part.path for part in parts}):
         sink.emit(Message(f"{path} is of another set: do not carry it with this one", "warning"))
     return Created(
@@ -264,32 +265,45 @@ def _warn(gathered: Gathered, contents: Contents, sink: EventSink) -> None:
 
 
 @contextlib.contextmanager
-def _undone() -> Iterator[list[Path]]:
-    """Yield a list of files that are removed again when not all could be made."""
-    made: list[Path] = []
+def _undone(targets: Sequence[Path]) -> Iterator[None]:
+    """Remove those of the files again that were made here when not all could be made."""
+    before = [_identity(target) for target in targets]
     try:
-        yield made
+        yield
     except BaseException:
-        for path in made:
-            path.unlink(missing_ok=True)
+        for target, known in zip(targets, before, strict=True):
+            if _identity(target) not in (None, known):
+                target.unlink(missing_ok=True)
         raise
 
 
-def _write(
-    source: Source, form: Form, private: bool, made: list[Path], sink: EventSink
-) -> tuple[WrittenPart, ...]:
+def _identity(target: Path) -> tuple[int, int] | None:
+    """Tell one file of a name from another; None when there is none."""
+    try:
+        status = target.lstat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns)
+
+
+def _targets(source: Source, form: Form) -> tuple[Path, ...]:
+    """Return the files that will be written; raises :class:`InputError` for foreign ones."""
     count = len(source.bundle.parts)
-    targets = [part_name(form.output, number, count) for number in range(1, count + 1)]
+    targets = tuple(part_name(form.output, number, count) for number in range(1, count + 1))
     for target in targets:
         refuse_foreign(target, force=form.force)
-    sizes = [source.size_bytes(number) for number in range(1, count + 1)]
+    return targets
+
+
+def _write(
+    source: Source, targets: Sequence[Path], form: Form, private: bool, sink: EventSink
+) -> tuple[WrittenPart, ...]:
+    numbered = list(enumerate(targets, 1))
     if not form.packed:
+        sizes = [source.size_bytes(n) for n, target in numbered]
         lacking = [s for t, s in zip(targets, sizes, strict=True) if not _may_be(t, s)]
         check_room(form.output.parent, sum(lacking))
-    parts = []
-    for number, target in enumerate(targets, 1):
-        parts.append(_write_part(source, number, target, form, private, made, sink))
-    return tuple(parts)
+    return tuple(_write_part(source, n, target, form, private, sink) for n, target in numbered)
 
 
 def _may_be(target: Path, size_bytes: int) -> bool:
@@ -303,7 +317,6 @@ def _write_part(
     target: Path,
     form: Form,
     private: bool,
-    made: list[Path],
     sink: EventSink,
 ) -> WrittenPart:
     if target.is_file():
@@ -320,7 +333,6 @@ def _write_part(
     with step(sink, STEP, target.name), growing(target, private=private) as file:
         _stream(source, number, form, file.write, sink, target.name)
         file.commit()
-        made.append(target)
     return WrittenPart(target, file.size_bytes, False)
 
 

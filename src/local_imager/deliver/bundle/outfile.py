@@ -113,6 +113,10 @@ class GrowingFile:
                 os.posix_fadvise(self._handle, self._handed_over, pending, os.POSIX_FADV_DONTNEED)
                 self._handed_over = self.size_bytes
 
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._handle)
+
     def commit(self) -> None:
         """Let the file have its name once all of it is on the disk; raises :class:`StoreError`."""
         with explained(f"write {self._target}"):
@@ -155,21 +159,26 @@ def growing(target: Path, *, private: bool) -> Iterator[GrowingFile]:
     Raises :class:`StoreError` (``busy``) while another process writes the same file.
     """
     temporary = _temporary(target)
-    with explained(f"write {target}"):
-        handle = _claim(temporary)
-    if handle is None:
-        raise StoreError(
-            f"another process is writing {target}",
-            hint="wait until it is done, or choose another name",
-            code="busy",
-        )
-    file = GrowingFile(handle, temporary, target, private=private)
+    file = None
     try:
+        with explained(f"write {target}"):
+            handle = _claim(temporary)
+        if handle is None:
+            raise StoreError(
+                f"another process is writing {target}",
+                hint="wait until it is done, or choose another name",
+                code="busy",
+            )
+        file = GrowingFile(handle, temporary, target, private=private)
         yield file
     finally:
-        if not file.committed:
-            temporary.unlink(missing_ok=True)
-        os.close(handle)
+        # Ctrl-C may come at any point, also when the file was just made and nobody holds it yet.
+        if file is None or not file.committed:
+            if file is not None:
+                file.close()
+            _discard(temporary)
+        else:
+            file.close()
 
 
 def _temporary(target: Path) -> Path:
@@ -204,11 +213,18 @@ def remove_leftovers(output: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(output.parent):
             if pattern.fullmatch(name):
-                path = output.with_name(name)
-                handle = _claim(path)
-                if handle is not None:
-                    path.unlink(missing_ok=True)
-                    os.close(handle)
+                _discard(output.with_name(name))
+
+
+def _discard(temporary: Path) -> None:
+    """Remove a temporary file unless a living process holds it."""
+    with contextlib.suppress(OSError):
+        if not os.path.lexists(temporary):
+            return
+        handle = _claim(temporary)
+        if handle is not None:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def other_parts(output: Path, own: Collection[Path]) -> tuple[Path, ...]:

@@ -32,7 +32,7 @@ class SignaturePlan:
         """
         return self.key.public.key_id if self.key is not None else ""
 
-    def carry_out(self, manifest: bytes, made: list[Path], sink: EventSink) -> Path | None:
+    def carry_out(self, manifest: bytes, sink: EventSink) -> Path | None:
         """Write, keep or remove the file; returns where the signature is, None for none."""
         if self.action == "write" and self.key is not None:
             from local_imager.deliver.bundle.signing import sign_manifest
@@ -41,7 +41,6 @@ class SignaturePlan:
             with growing(self.path, private=False) as file:
                 file.write(memoryview(data))
                 file.commit()
-                made.append(self.path)
         if self.action == "remove":
             with explained(f"remove {self.path}"):
                 self.path.unlink(missing_ok=True)
