@@ -78,7 +78,7 @@ class PartStream:
         self._filler = filler
         self._ahead = ReadAhead(filler)
         self._view = memoryview(b"")
-        self._returned = b""
+        self._returned = memoryview(b"")
         self.position = 0
 
     @property
@@ -105,7 +105,7 @@ class PartStream:
     def _some(self, most: int) -> memoryview:
         if self._returned:
             part, self._returned = self._returned[:most], self._returned[most:]
-            return memoryview(part)
+            return part
         if not self._view:
             self._view = self._ahead.next()
         view = self._view[:most]
@@ -114,7 +114,7 @@ class PartStream:
 
     def give_back(self, data: bytes) -> None:
         """Return bytes that were just read; they come again."""
-        self._returned = data + self._returned
+        self._returned = memoryview(data + self._returned.tobytes())
         self.position -= len(data)
 
     def peek(self, count: int) -> bytes:
