@@ -37,6 +37,10 @@ demo: $(READY) ## Run the main job for real: build and boot images of two Talos 
 trust-demo: $(READY) lab ## Build from keyless-signed images without a network, and see four others refused
 	@$(LAB) run --engine -- $(BIN)/python -m lab.trust_demo
 
+.PHONY: airgap-demo
+airgap-demo: $(READY) lab ## Carry two versions over an air gap in bundles, and build them there without a network
+	@$(LAB) run --engine --registry -- $(BIN)/python -m lab.airgap_demo
+
 .PHONY: image
 image: $(READY) ## Build SCHEMATIC for VERSION [ASSETS="…"] [OUT=out] [UPSTREAM=official|lab]
 	@test -n "$(SCHEMATIC)" || { echo "name a schematic: make image SCHEMATIC=schematics/vanilla.yaml VERSION=v1.9.0" >&2; exit 2; }
@@ -74,8 +78,9 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(READY) lab ## Measure speed as ratios against the bare imager, medians of five
+bench: $(READY) lab ## Measure builds against the bare imager, bundles against SHA-256 and a copy
 	@$(LAB) run --engine -- $(BIN)/python -m lab.bench
+	@$(BIN)/python -m lab.bench_bundle
 
 .PHONY: lock
 lock: $(READY) ## Renew the hash-pinned requirement files

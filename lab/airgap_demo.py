@@ -6,6 +6,7 @@ runs in a network namespace without interfaces; the engine is reached over its U
 is a file. Between them nothing goes but files that are copied from one folder to another.
 """
 
+import argparse
 import hashlib
 import json
 import os
@@ -40,16 +41,21 @@ ORDER = (3, 1, 2)
 """In which order the parts arrive on the far side."""
 
 FOLDER = "airgap-demo"
+Assets = Sequence[str]
 KEPT = Path("out/airgap-demo")
-"""Where the import reports stay, for somebody to look at and to print."""
+"""Where the import reports stay, unless it is said otherwise."""
 
 
 @dataclass
 class Evidence:
-    """What is printed at the end: sizes in bytes, and lines that somebody can check."""
+    """What is printed at the end: sizes in bytes, and per version what somebody can check."""
 
     sizes: list[tuple[str, int]] = field(default_factory=list)
-    lines: list[tuple[str, str]] = field(default_factory=list)
+    lines: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, version: str, *rows: tuple[str, str]) -> None:
+        """Take rows about a version."""
+        self.lines.setdefault(version, []).extend(rows)
 
 
 @contextmanager
@@ -69,6 +75,11 @@ def scratch(place: Place) -> Iterator[Path]:
 
 def main() -> int:
     """Show all of it; return 0 when everything was as it should be."""
+    parser = argparse.ArgumentParser(prog="python3 -m lab.airgap_demo", description=__doc__)
+    parser.add_argument("--asset", action="append", help="build these assets (default: three)")
+    parser.add_argument("--reports", type=Path, default=KEPT, help="where the reports stay")
+    options = parser.parse_args()
+    assets = tuple(options.asset or ASSETS)
     began_s = time.monotonic()
     stop_as_ctrl_c()
     place = find_place()
@@ -80,18 +91,18 @@ def main() -> int:
         far = far_side(place, folder / "far", near)
         shutil.copyfile(Path("schematics") / SCHEMATIC, near.folder / SCHEMATIC)
         evidence = Evidence()
-        isolated(far, evidence)
-        deliver_first(near, far, evidence)
-        build(far, FIRST, evidence)
-        deliver_second(near, far, evidence)
-        build(far, SECOND, evidence)
-        remove_tree(KEPT)
-        shutil.copytree(far.folder / "out" / "reports", KEPT)
-    conclude(evidence, time.monotonic() - began_s)
+        isolated(far)
+        deliver_first(near, far, assets, evidence)
+        build(far, FIRST, assets, evidence)
+        deliver_second(near, far, assets, evidence)
+        build(far, SECOND, assets, evidence)
+        remove_tree(options.reports)
+        shutil.copytree(far.folder / "out" / "reports", options.reports)
+    conclude(evidence, options.reports, time.monotonic() - began_s)
     return 0
 
 
-def isolated(far: Side, evidence: Evidence) -> None:
+def isolated(far: Side) -> None:
     """Say where the sides are; raises LabError when the far side has a network."""
     title("The two sides")
     print(
@@ -102,10 +113,9 @@ def isolated(far: Side, evidence: Evidence) -> None:
     if found:
         raise LabError(f"the network namespace has interfaces: {', '.join(found)}")
     print("      no interface is in it (cat /proc/net/dev shows loopback, which is down)")
-    evidence.lines.append(("network interfaces on the far side", "none"))
 
 
-def deliver_first(near: Side, far: Side, evidence: Evidence) -> None:
+def deliver_first(near: Side, far: Side, assets: Assets, evidence: Evidence) -> None:
     """The first bundle travels in parts, which arrive one by one, one of them damaged."""
     what = ("--version", FIRST, "--schematic", SCHEMATIC, "--arch", "amd64", "-o", "site.tar")
     title(f"1. Near: all that is needed to build {SCHEMATIC} for {FIRST}")
@@ -116,14 +126,12 @@ def deliver_first(near: Side, far: Side, evidence: Evidence) -> None:
     parts = sorted(path.name for path in near.folder.glob("site.part*.tar"))
     if len(parts) != len(ORDER):
         raise LabError(f"{len(ORDER)} parts were expected, there are {len(parts)}")
-    told = near.json("bundle", "inspect", parts[0])
     whole = near.json("bundle", "create", *what, "--dry-run")["size_bytes"]
     evidence.sizes.append((f"{FIRST} in one file", whole))
     sizes = [(near.folder / name).stat().st_size for name in parts]
     evidence.sizes += [(f"{FIRST}, {name}", size) for name, size in zip(parts, sizes, strict=True)]
-    evidence.lines.append(("identity of the first bundle", told["set"]))
     print("\nDoes the far side lack anything for its builds, with this alone?")
-    near.show("bundle", "check", *wanted(FIRST), "--key", "courier.pub", *parts)
+    near.show("bundle", "check", *wanted(FIRST, assets), "--key", "courier.pub", *parts)
 
     title("2. The parts are carried over, and arrive in another order")
     carry(near, far, ["site.tar.sigstore.json"])
@@ -139,10 +147,10 @@ def deliver_first(near: Side, far: Side, evidence: Evidence) -> None:
     print("\nSo it is copied once more.")
     carry(near, far, [damaged])
     far.show("bundle", "import", damaged, "--documents", FIRST)
-    keep_report(far, told["set"], evidence)
+    keep_report(far, FIRST, near.json("bundle", "inspect", parts[0])["set"], evidence)
 
 
-def deliver_second(near: Side, far: Side, evidence: Evidence) -> None:
+def deliver_second(near: Side, far: Side, assets: Assets, evidence: Evidence) -> None:
     """The next version travels as what the far side lacks of it."""
     title(f"4. The next version, {SECOND}, travels as a delta")
     print("The far side writes down which blobs it has; that file is carried to the near side.")
@@ -156,16 +164,16 @@ def deliver_second(near: Side, far: Side, evidence: Evidence) -> None:
     if delta * 2 > whole:
         raise LabError(f"the delta has {delta} bytes of {whole}: it is none")
     have = ("--have", "far.json", "--key", "courier.pub")
-    near.show("bundle", "check", *wanted(SECOND), *have, "next.tar")
+    near.show("bundle", "check", *wanted(SECOND, assets), *have, "next.tar")
     carry(near, far, ["next.tar", "next.tar.sigstore.json"])
     far.show("bundle", "import", "next.tar", "--documents", SECOND)
-    keep_report(far, near.json("bundle", "inspect", "next.tar")["set"], evidence)
+    keep_report(far, SECOND, near.json("bundle", "inspect", "next.tar")["set"], evidence)
 
 
-def wanted(version: str) -> list[str]:
+def wanted(version: str, assets: Assets) -> list[str]:
     """Return the options that name the builds of a version."""
-    assets = [word for asset in ASSETS for word in ("--asset", asset)]
-    return ["--schematic", SCHEMATIC, "--version", version, *assets]
+    named = [word for asset in assets for word in ("--asset", asset)]
+    return ["--schematic", SCHEMATIC, "--version", version, *named]
 
 
 def carry(here: Side, there: Side, names: Sequence[str]) -> None:
@@ -184,17 +192,21 @@ def flip_a_bit(path: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def keep_report(far: Side, identity: str, evidence: Evidence) -> None:
+def keep_report(far: Side, version: str, identity: str, evidence: Evidence) -> None:
     """Take the newest import report into the evidence; raises LabError when it is not complete."""
     report = newest_report(far)
     document: dict[str, Any] = json.loads(report.read_bytes())
     if document["set"] != identity or not document["complete"] or document["signed_by"] is None:
         raise LabError(f"{report.name} does not say that the signed bundle is complete")
-    digest = hashlib.sha256(report.read_bytes()).hexdigest()
-    evidence.lines.append((f"report {report.name}", f"sha256:{digest}"))
-    evidence.lines.append(("  the bundle was signed by", document["signed_by"]["signer"]))
     signers = sorted({item["signer"] for item in document["items"] if item["kind"] == "image"})
-    evidence.lines.append(("  its images were signed by", ", ".join(signers)))
+    evidence.add(
+        version,
+        ("bundle", identity),
+        ("  signed by", document["signed_by"]["signer"]),
+        ("  images signed by", ", ".join(signers)),
+        ("import report", f"sha256:{hashlib.sha256(report.read_bytes()).hexdigest()}"),
+        ("", report.name),
+    )
 
 
 def newest_report(far: Side) -> Path:
@@ -203,39 +215,43 @@ def newest_report(far: Side) -> Path:
     return max(reports, key=lambda path: path.stat().st_mtime_ns)
 
 
-def build(far: Side, version: str, evidence: Evidence) -> None:
+def build(far: Side, version: str, assets: Assets, evidence: Evidence) -> None:
     """Build on the far side from what was carried, held to the lock that travelled with it."""
     number = 3 if version == FIRST else 5
     title(f"{number}. Far: {version} is built from what is in the store, held to the carried lock")
     lock, schematic = f"--locked={version}/local-imager.lock", f"{version}/{SCHEMATIC}"
     began_s = time.time()
-    far.show("build", lock, schematic, *ASSETS, "--version", version, "--offline")
+    far.show("build", lock, schematic, *assets, "--version", version, "--offline")
     started, networks = containers_started(began_s, time.time())
     if not started or set(networks) - {"none"}:
         raise LabError(f"{started} containers ran; they were in the networks {networks}")
-    evidence.lines.append((f"networks of the {version} containers", f"none ({started} ran)"))
-    for asset in far.json("store", "ls")["assets"]:
-        if asset["version"] == version:
-            shown = far.json("store", "show", asset["digest"].removeprefix("sha256:")[:12])
-            record = next(one for one in shown["attached"] if "record" in one["type"])
-            evidence.lines.append((f"build record of {version} {asset['asset']}", record["digest"]))
+    evidence.add(version, ("interfaces of the program", "none"))
+    evidence.add(version, (f"networks of {started} containers", "none"))
+    stored = far.json("store", "ls")["assets"]
+    for asset in assets:
+        digest = next(x["digest"] for x in stored if (x["version"], x["asset"]) == (version, asset))
+        shown = far.json("store", "show", digest.removeprefix("sha256:")[:12])
+        record = next(one for one in shown["attached"] if "record" in one["type"])
+        evidence.add(version, (asset, digest), ("  its build record", record["digest"]))
 
 
-def conclude(evidence: Evidence, took_s: float) -> None:
+def conclude(evidence: Evidence, reports: Path, took_s: float) -> None:
     """Print the sizes and the evidence."""
     title("Sizes")
     for what, size in evidence.sizes:
         print(f"  {mebibytes(size):>11}  {what}")
     title("Evidence")
-    for what, value in evidence.lines:
-        print(f"  {what:<48}  {value}")
+    for version, rows in evidence.lines.items():
+        print(version)
+        for what, value in rows:
+            print(f"  {what:<26}  {value}")
     title("What was done")
     print(
         "A site without a network was given two versions of Talos on media. Each bundle was\n"
         "proved complete before it travelled; each image was accepted by the far side's own\n"
         "policy before it had a name there; a damaged part was noticed and named. All assets\n"
         "were then built there, from nothing but what was carried. The import reports, as JSON\n"
-        f"and as pages to print, are in {KEPT}/; everything else was removed again."
+        f"and as pages to print, are in {reports}/; everything else was removed again."
     )
     print(f"All of it took {took_s:.0f} s.")
 
