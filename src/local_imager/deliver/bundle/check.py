@@ -18,6 +18,7 @@ from typing import Final
 
 from local_imager.deliver.bundle.contents import ROLE_LOCK, ROLE_SCHEMATIC
 from local_imager.deliver.bundle.farside import FarSide
+from local_imager.deliver.bundle.faults import Fault
 from local_imager.deliver.bundle.head import read_head
 from local_imager.deliver.bundle.inventory import Inventory
 from local_imager.deliver.bundle.judging import Judge
@@ -153,7 +154,12 @@ class _Checker:
         for reading in readings:
             far_side.saw(reading)
         damaged += self._put_together(keeper, far_side, readings)
-        if keeper.index_bytes is None:
+        faults = self._take_index(keeper.index_bytes, keeper.bundle)
+        if keeper.index_bytes is None or faults:
+            if faults:
+                damaged.append(
+                    VerifiedFile("index.json", identity=keeper.set_digest, faults=faults)
+                )
             return self._answer(keeper, damaged, (), None, bytes_read)
         self._borrow(keeper, far_side)
         lock = self._lock(keeper.bundle)
@@ -208,6 +214,18 @@ class _Checker:
             return []
         return [VerifiedFile("all parts together", identity=keeper.set_digest, faults=faults)]
 
+    def _take_index(self, untrusted_index: bytes | None, bundle: Bundle) -> tuple[Fault, ...]:
+        """Let the names of the bundle count in the store; says what is wrong with them."""
+        if untrusted_index is None:  # damaged, which is told already
+            return ()
+        try:
+            entries = parse_index_document(untrusted_index, "index.json")["manifests"]
+        except SourceError as error:
+            affects = tuple(item.name for item in bundle.items)
+            return (Fault("manifest", "index.json", printable(error.message), affects),)
+        self._store.layout.update_index(lambda document: document.update(manifests=entries))
+        return ()
+
     def _borrow(self, keeper: Keeper, far_side: FarSide) -> None:
         """Take what the far side has and plans are read from out of the near side's own store."""
         layout = self._store.layout
@@ -255,11 +273,8 @@ class _Checker:
     def _prove(
         self, bundle: Bundle, index: bytes, far_side: FarSide, lock: LockFile | None
     ) -> Iterator[AssetProof]:
-        layout = self._store.layout
-        entries = parse_index_document(index, "index.json of the bundle")["manifests"]
-        layout.update_index(lambda document: document.update(manifests=entries))
         with contextlib.closing(Spool(None)) as spool:
-            files = StagedFiles("the bundle", bundle, index, spool, layout)
+            files = StagedFiles("the bundle", bundle, index, spool, self._store.layout)
             why = unvouched(self._policy)
             prover = Prover(
                 self._settings,
@@ -322,10 +337,9 @@ class _Checker:
 
 
 def _missing(bundle: Bundle, given: set[int]) -> Iterator[MissingPart]:
-    for number, pieces in enumerate(bundle.parts, 1):
+    for number in range(1, len(bundle.parts) + 1):
         if number not in given:
-            needing = (item.name for piece in pieces for item in bundle.items_with(piece.blob))
-            yield MissingPart(number, tuple(dict.fromkeys(needing)), damaged=False)
+            yield MissingPart(number, bundle.names_in(number), damaged=False)
 
 
 def _in_order(paths: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
 from local_imager.errors import InputError, PlanError, VerificationRefused
 from local_imager.events import NULL_SINK
 from local_imager.oci.layout import Layout
-from local_imager.oci.model import Digest, Reference
+from local_imager.oci.model import MEDIA_INDEX, Descriptor, Digest, Reference
 from local_imager.pipeline.lockfile import Lock, render_lock
 from local_imager.pipeline.locking import LockOrder, make_lock
 from local_imager.profile.assetname import AssetName
@@ -647,6 +647,35 @@ def test_a_manifest_that_is_damaged_leaves_nothing_to_prove(near: Near) -> None:
     data[600] ^= 1
     found = near.check(bytes(data))
     assert found.refused and not found.assets and found.set_digest is None
+
+
+@pytest.mark.parametrize("index", [b"[]", b"no json", b'{"manifests": [{"digest": "x"}]}'])
+def test_an_index_that_is_none(index: bytes, near: Near) -> None:
+    """Its digest is right, so nothing happened to it on the way: it was made so."""
+    descriptor = Descriptor.of(index, MEDIA_INDEX)
+    sample = rich(near, change=lambda bundle: replace(bundle, index=descriptor))
+    sample.contents[descriptor.digest] = index
+    found = near.check(sample)
+    assert found.refused and not found.assets
+    (file,) = found.damaged
+    assert file.faults[0].member == "index.json"
+
+
+def test_an_index_that_names_another_image(near: Near) -> None:
+    """As an import would, the check believes neither the index nor the manifest alone."""
+    sample = rich(near)
+    index = sample.contents[sample.bundle.index.digest]
+    names = [f"{REGISTRY}/siderolabs/{name}:v1.9.0" for name in ("imager", "installer")]
+    swapped = index.replace(names[0].encode(), b"?").replace(names[1].encode(), names[0].encode())
+    swapped = swapped.replace(b"?", names[1].encode())
+    descriptor = Descriptor.of(swapped, MEDIA_INDEX)
+    changed = Sample(
+        replace(sample.bundle, index=descriptor), {**sample.contents, descriptor.digest: swapped}
+    )
+    found = near.check(changed, INSTALLER)
+    assert found.refused
+    assert {one.role for one in found.lacks()} == {"base", "base-installer"}
+    assert all("name two images" in one.text for one in found.lacks())
 
 
 def test_what_is_no_bundle(near: Near) -> None:
