@@ -23,7 +23,9 @@ from local_imager.store.store import Store
 from tests.killing import Killer, killer
 from tests.unit.deliver.bundle.nearside import NearSide
 
-IMPORT_KILLS = 70
+# So many imports are killed for the first time, at points spread over all changes of the disk; of
+# those that go on so many are killed once more.
+FIRST_KILLS, SECOND_KILLS = 50, 20
 ARCHES = ("amd64",)
 
 
@@ -40,8 +42,7 @@ def near(folder: Path) -> NearSide:
     near.image("siderolabs/imager", size_bytes=400_000)
     near.image("siderolabs/installer-base", size_bytes=50_000)
     near.image("siderolabs/evil", signed=False)
-    near.asset(b"\0" * 200_000 + b"iso")
-    near.asset(b"secret", private=True, key="b" * 64)
+    near.asset(b"\0" * 200_000 + b"secret iso", private=True)
     near.document("site.lock", b"lock")
     (folder / "images.pub").write_text(near.signing.pem)
     (folder / "bundles.pub").write_text(near.vouching.pem)
@@ -101,33 +102,36 @@ def test_an_import_killed_anywhere_is_never_half_visible_and_goes_on(
 ) -> None:
     files = near.write(parts=3)
     options: list[str | Path] = ["--config", folder / "config.toml", "--quiet"]
-    draw = random.Random(5)
+    draw, kills = random.Random(5), [0]
 
     def run(store: Path, kill_at: int = 0) -> int:
         arguments: list[str | Path] = ["bundle", "import", *files, "--report", folder / "reports"]
         ended = program.run(*options, "--store", store, *arguments, kill_at=kill_at)
         assert ended.killed or ended.code == 3, ended.log  # 3: the unsigned image is refused
+        kills[0] += ended.killed
         return ended.changes if not ended.killed else -1
 
     changes = run(folder / "undisturbed")
     wanted = content(Store.open(folder / "undisturbed"))
     assert len(wanted) > 6 and changes > 100
-    place, kills, finished, begun = folder / "far", 0, 0, 0
-    while kills < IMPORT_KILLS:
-        done = run(place, draw.randint(1, changes))
-        kills += done < 0
-        if not (place / "oci-layout").exists():
-            continue  # killed before there was a store
-        store = Store.open(place)
-        assert_never_half(store, near)
-        begun += any(map(is_incoming, store.layout.entries()))
-        if draw.random() < 0.2:
-            collect(store, Rules(grace_s=-1))
+    place, held = folder / "far", 0
+    for number in range(FIRST_KILLS):
+        point = (number + draw.random()) * changes / FIRST_KILLS
+        points = [1 + int(point)]
+        if number * SECOND_KILLS % FIRST_KILLS < SECOND_KILLS:
+            points.append(draw.randint(1, changes - points[0] + 1))
+        for kill_at in points:
+            run(place, kill_at)
+            if not (place / "oci-layout").exists():
+                continue  # killed before there was a store
+            store = Store.open(place)
             assert_never_half(store, near)
-        if done >= 0 or draw.random() < 0.2:
-            assert run(place) >= 0
-            assert content(Store.open(place)) == wanted
-            assert_never_half(store, near)
-            finished += 1
-            shutil.rmtree(place)
-    assert finished > 5 and begun > 5
+            held += any(map(is_incoming, store.layout.entries()))
+            if draw.random() < 0.2:
+                collect(store, Rules(grace_s=-1))
+                assert_never_half(store, near)
+        assert run(place) >= 0
+        assert content(Store.open(place)) == wanted
+        assert_never_half(Store.open(place), near)
+        shutil.rmtree(place)
+    assert kills[0] > FIRST_KILLS + SECOND_KILLS // 2 and held > FIRST_KILLS // 4
