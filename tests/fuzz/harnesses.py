@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
-from tests.fuzz import archives, bundles, certificates, documents, registries, signatures, texts
+from tests.fuzz import (
+    archives,
+    bundles,
+    certificates,
+    deltas,
+    documents,
+    registries,
+    signatures,
+    texts,
+)
 from tests.fuzz.driver import Harness
 
 HARNESSES: Final[dict[str, Harness]] = {
     harness.name: harness
-    for module in (documents, signatures, certificates, archives, texts, registries, bundles)
+    for module in (
+        documents,
+        signatures,
+        certificates,
+        archives,
+        texts,
+        registries,
+        bundles,
+        deltas,
+    )
     for harness in module.HARNESSES
 }

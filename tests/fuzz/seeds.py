@@ -17,6 +17,10 @@ from typing import Any, Final
 
 import zstandard
 
+from local_imager.deliver.bundle.inventory import Inventory, Named, render_inventory
+from local_imager.deliver.bundle.similar import take_sample
+from local_imager.deliver.bundle.windows import Head, delta_windows, render_head
+from local_imager.oci.model import Digest
 from tests.bundlefiles import (
     Member,
     make_sample,
@@ -25,6 +29,7 @@ from tests.bundlefiles import (
     strange_header,
     written,
 )
+from tests.fuzz.deltas import BASE, METHODS, Memory
 from tests.fuzz.driver import CORPUS
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
 
@@ -225,13 +230,38 @@ def bundles() -> Iterator[Seed]:
     yield "bundlemanifest", "label", split.members(2)[1].content
 
 
+def deltas() -> Iterator[Seed]:
+    """An inventory, and a payload of each method."""
+    blobs = {Digest.of(b"%d" % number): number for number in range(3)}
+    named = (Named("registry.example/a/b:v1", min(blobs)),)
+    yield "inventory", "plain", render_inventory(Inventory(blobs))
+    yield "inventory", "names", render_inventory(Inventory(blobs, named))
+    target = BASE[:2000] + b"put in" + BASE[1500:5000]
+    records = delta_windows(Memory(target), Memory(BASE), take_sample([BASE]))
+    windows = b"".join(record for record, _ in records)
+    gzip_header = bytes.fromhex("1f8b08000000000000ff")
+    for letter, header in ((b"w", b""), (b"g", gzip_header), (b"z", b"")):
+        library = "" if letter == b"w" else "a library"
+        head = render_head(Head(len(target), len(BASE), library, header))
+        yield "delta", METHODS[letter].partition("+")[0].replace(":", "-"), letter + head + windows
+
+
 def main() -> None:
     """Replace every seed that is not a finding."""
     for old in CORPUS.rglob("*"):
         if old.is_file() and not old.name.startswith("found-") and old.suffix != ".md":
             old.unlink()
     total = 0
-    for source in (signatures, layouts, roots_and_keys, archives, texts, registries, bundles):
+    for source in (
+        signatures,
+        layouts,
+        roots_and_keys,
+        archives,
+        texts,
+        registries,
+        bundles,
+        deltas,
+    ):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
             folder = CORPUS / harness

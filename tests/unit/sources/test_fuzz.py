@@ -55,7 +55,7 @@ def test_every_seed_is_read_or_refused(harness: Harness) -> None:
     "name",
     [
         *("bundle", "statement", "logentry", "certificate", "root", "payload"),
-        *("schematic", "catalogue", "header", "dialogue"),
+        *("schematic", "catalogue", "header", "dialogue", "inventory", "delta"),
         *("bundlefile", "bundlepacked", "bundlemanifest"),
     ],
 )
