@@ -13,7 +13,7 @@ from lab.console import run
 from lab.oci import Layout
 from lab.place import NAME_PREFIX, Place
 from lab.signing import cosign_env
-from lab.verify import check_blobs, check_signatures, verify_lab
+from lab.verify import Finding, check_blobs, check_signatures, verify_lab
 
 pytestmark = pytest.mark.lab
 
@@ -23,14 +23,19 @@ def _images(place: Place) -> dict[str, str]:
     return images
 
 
-def test_every_blob_and_signature_is_sound(lab_place: Place) -> None:
-    findings = verify_lab(lab_place)
+@pytest.fixture(scope="module")
+def findings(lab_place: Place) -> list[Finding]:
+    """What `lab verify` finds."""
+    return verify_lab(lab_place)
+
+
+def test_every_blob_and_signature_is_sound(lab_place: Place, findings: list[Finding]) -> None:
     assert [item for item in findings if not item.sound] == []
     assert len(findings) == len(_images(lab_place)) + 1
 
 
-def test_signature_form_follows_the_version(lab_place: Place) -> None:
-    forms = {item.subject: item.seen for item in verify_lab(lab_place)}
+def test_signature_form_follows_the_version(findings: list[Finding]) -> None:
+    forms = {item.subject: item.seen for item in findings}
     assert forms[f"{NAME_PREFIX}/siderolabs/imager:v1.9.0"] == "sig"
     assert forms[f"{NAME_PREFIX}/siderolabs/imager:v1.12.1"] == "bundle"
     assert forms[f"{NAME_PREFIX}/siderolabs/imager:v1.13.0"] == "bundle"
