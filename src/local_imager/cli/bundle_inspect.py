@@ -66,7 +66,7 @@ def _print_json(file: str, head: Head, view: View) -> None:
         "tar_sizes_bytes": of_parts,
         **view.as_dict(),
     }
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(document, indent=2))
 
 
 def _lines(head: Head, view: View) -> Iterator[str]:

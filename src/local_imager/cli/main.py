@@ -198,7 +198,15 @@ def report(error: LocalImagerError, *, as_json: bool) -> None:
 
         click.echo(json.dumps({"error": error.as_dict()}, indent=2))
         return
-    place = f"{error.location}: " if isinstance(error, InputError) and error.location else ""
-    click.echo(click.style("error: ", fg="red", bold=True) + place + error.message, err=True)
+    location = error.location if isinstance(error, InputError) else ""
+    place = f"{printable(location)}: " if location else ""
+    click.echo(
+        click.style("error: ", fg="red", bold=True) + place + _lines(error.message), err=True
+    )
     if error.hint:
-        click.echo(click.style("hint:  ", fg="cyan") + error.hint, err=True)
+        click.echo(click.style("hint:  ", fg="cyan") + _lines(error.hint), err=True)
+
+
+def _lines(text: str) -> str:
+    """Keep line ends and nothing else that steers a terminal; names of files are in a text."""
+    return "\n".join(printable(line, limit=10_000) for line in text.split("\n"))

@@ -138,12 +138,13 @@ class _Run:
     def read(self, path: str, files_left: int) -> None:
         """Read one file to its end, or as far as anything of it is wanted."""
         name = STANDARD_INPUT_NAME if path == STANDARD_INPUT else printable(path, limit=300)
+        told = name.rpartition("/")[2]  # reports leave the site: no folder of it is in them
 
         def open_set(bundle: Bundle, manifest: bytes, _name: str) -> SetIntake:
             return self._set(path, bundle, manifest)
 
         with open_part(path) as stream, self._stager() as stager:
-            part = PartIntake(name, open_set, stager, files_left)
+            part = PartIntake(told, open_set, stager, files_left)
             try:
                 reading = read_part(stream, name, part, _ReadingSink(self.sink, part))
             except NothingToTake:
@@ -152,7 +153,7 @@ class _Run:
             stager.settled()
         label = part.label if reading is None else reading.label
         file = FileReport(
-            name,
+            told,
             label.number if label else 0,
             label.count if label else 0,
             whole=reading is not None,
