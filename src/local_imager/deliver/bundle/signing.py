@@ -117,9 +117,6 @@ def load_private_key(
     """
     pem = _read_key_file(path, sink)
     source = str(path)
-    for label, (what, hint) in _FOREIGN_KEYS.items():
-        if label in pem:
-            raise InputError(f"{path} {what}", hint=hint, code="key-format", source=source)
     private = _decoded(pem, None, source)
     if private is None:
         if passphrase is None:
@@ -150,10 +147,17 @@ def _read_key_file(path: Path, sink: EventSink) -> bytes:
         ) from error
     if len(pem) > MAX_KEY_FILE_BYTES:
         raise _unusable(str(path))
+    _refuse_foreign(path, pem)
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         text = f"other users of this machine may read the key {path}: chmod 600 {path}"
         sink.emit(Message(printable(text), "warning"))
     return pem
+
+
+def _refuse_foreign(path: Path, pem: bytes) -> None:
+    for label, (what, hint) in _FOREIGN_KEYS.items():
+        if label in pem:
+            raise InputError(f"{path} {what}", hint=hint, code="key-format", source=str(path))
 
 
 def _decoded(pem: bytes, passphrase: bytes | None, source: str) -> PrivateKeyTypes | None:
