@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from local_imager.deliver.bundle import delta
+from local_imager.deliver.bundle.delta import plan_delta
 from local_imager.deliver.bundle.model import Blob, Rebuild
 from local_imager.deliver.bundle.rebuild import rebuild_blob
 from local_imager.deliver.bundle.recompress import Codec
@@ -207,3 +208,17 @@ def test_a_base_that_does_not_unpack_is_refused(sides: Sides) -> None:
     error = refused(replace(blob, rebuild=replace(way(blob), base=base)), sides.far)
     assert error.code == "rebuild"
     assert "does not unpack" in error.message
+
+
+def test_a_private_blob_is_private(sides: Sides) -> None:
+    blob = carried(sides)
+    rebuild_blob(blob, sides.far, private=True)
+    assert sides.far.blob_path(blob.digest).stat().st_mode & 0o777 == 0o400
+
+
+def test_the_delta_of_a_private_blob_is_private(sides: Sides) -> None:
+    sides.both_have([OLD])
+    item, blobs = sides.near_has([NEW])
+    sides.near.blob_path(blobs[-1].digest).chmod(0o400)
+    (made,) = plan_delta(blobs, [item], sides.near, sides.inventory()).deltas
+    assert sides.near.blob_path(made.payload).stat().st_mode & 0o777 == 0o400

@@ -159,7 +159,7 @@ def test_never_more_parts_than_a_set_may_have() -> None:
 
 
 def test_the_digest_of_a_range(tmp_path: Path) -> None:
-    layout = Layout.create(tmp_path)
+    layout = Layout.create(tmp_path / "layout")
     data = bytes(range(256)) * 9000
     blob = layout.put_bytes(data, "text/plain").digest
     digests = range_digests(layout)

@@ -202,7 +202,7 @@ def test_a_window_of_zeros_needs_no_base() -> None:
 
 
 def test_unpacked_zeros_are_holes_and_are_read_as_zeros(tmp_path: Path) -> None:
-    layout = Layout.create(tmp_path)
+    layout = Layout.create(tmp_path / "layout")
     plain = bytes(3 * MIB) + b"x" + bytes(2 * MIB)
     blob = layout.put_bytes(gzipped(plain), "")
     with unpacked(layout, blob.digest) as found:
