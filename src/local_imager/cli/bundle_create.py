@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from local_imager.deliver.bundle.order import Order
     from local_imager.deliver.bundle.signing import SigningKey
 
-_ARCH = click.Choice(["amd64", "arm64"])
+_ARCH: Final = click.Choice(["amd64", "arm64"])
+_SHOWN_PARTS: Final = 40
 
 
 @click.command("create")
@@ -216,9 +217,12 @@ def _preview_lines(preview: Preview) -> Iterator[str]:
 def _created_lines(created: Created, order: Order, since: str | None) -> Iterator[str]:
     kinds = [item.kind for item in created.bundle.items]
     held = [counted(kinds.count(kind), kind) for kind in ("image", "asset", "document")]
-    for part in created.parts:
+    for part in created.parts[:_SHOWN_PARTS]:
         again = "  (was there already, byte for byte)" if part.unchanged else ""
         yield f"{human_size(part.size_bytes):>10}  {part.path}{again}"
+    if len(created.parts) > 1:
+        parts = counted(len(created.parts), "part")
+        yield f"{human_size(created.size_bytes):>10}  in {parts}"
     yield (
         f"holds     {', '.join(entry for entry in held if not entry.startswith('0 '))} "
         f"in {counted(len(created.bundle.blobs), 'blob')}"
@@ -252,16 +256,18 @@ def _signature_lines(created: Created) -> Iterator[str]:
 
 
 def _next_lines(created: Created, order: Order, since: str | None) -> Iterator[str]:
-    files = " ".join(str(part.path) for part in created.parts)
-    names = " ".join(part.path.name for part in created.parts)
+    first, count = created.parts[0].path, len(created.parts)
+    # A shell finds all parts of this set, and no part of another, by this.
+    name = first.name.replace(f".part1of{count}", f".part*of{count}") if count > 1 else first.name
+    files = str(first.with_name(name))
     if order.versions:
         have = f"--have {since} " if since else ""
         yield f"local-imager bundle check {have}{files}   # proves that nothing is missing"
     else:
         yield f"local-imager bundle verify {files}"
     signature = f" and {created.signature.name}" if created.signature else ""
-    yield f"carry {names}{signature} over, then on the far side:"
-    yield f"local-imager bundle import {names}"
+    yield f"carry {name}{signature} over, then on the far side:"
+    yield f"local-imager bundle import {name}"
 
 
 def _print_lines(lines: Iterator[str] | Sequence[str]) -> None:

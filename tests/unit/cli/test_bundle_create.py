@@ -15,8 +15,17 @@ from local_imager.cli.sizes import parse_size
 from local_imager.deliver.bundle.inventory import make_inventory, render_inventory
 from local_imager.errors import InputError
 from local_imager.store.store import Store
-from tests.unit.deliver.bundle.conftest import making, miniature, seeded
-from tests.unit.deliver.bundle.making import FLANNEL, RICH, SECRET, Making, faults_of, key_file
+from tests.unit.deliver.bundle.making import (
+    FLANNEL,
+    RICH,
+    SECRET,
+    Making,
+    faults_of,
+    key_file,
+    making,
+    miniature,
+    seeded,
+)
 from tests.unit.sources.forge import REGISTRY, Signing
 
 __all__ = ["making", "miniature", "seeded"]
@@ -161,19 +170,16 @@ def test_lists_of_images_come_from_a_file_or_standard_input(
 
 
 def test_refused_images_are_named_and_nothing_is_written(line: Line) -> None:
-    names = ("quay.test/a/b:1", "quay.test/c:2")
-    line.making.apart()
-    line.text(
-        *("--image", names[0], "--image", names[1], "--image", str(FLANNEL), "-o", "x.tar"),
-        *("--from", line.making.forge.layout.path),
-        code=2,
-    )
+    names = ("quay.test/a/b:1", "quay.test/c:2", f"{REGISTRY}/cni/none:v1")
+    given = [word for name in (*names, str(FLANNEL)) for word in ("--image", name)]
+    line.text(*given, "-o", "x.tar", code=3)
+    assert "3 of 4 images are refused; nothing was written" in line.error
     assert all(f"- {name}: " in line.error for name in names)
-    foreign = line.making.forge.image("x", "v1", {"x": b"2"}, ("amd64",))
-    line.making.forge.layout.set_ref(names[0], foreign)
-    given = ("--image", names[0], "-o", "x.tar", "--from", line.making.forge.layout.path)
-    error = line.json(*given, code=3)["error"]
+    assert 'pattern = "quay.test/**"' in line.error
+    error = line.json(*given, "-o", "x.tar", code=3)["error"]
     assert error["code"] == "images-refused"
+    line.text("--image", names[2], "-o", "x.tar", code=2)
+    assert "1 of 1 images cannot be had" in line.error
     assert not (line.making.path / "x.tar").exists()
 
 

@@ -300,8 +300,8 @@ def _write(
 ) -> tuple[WrittenPart, ...]:
     numbered = list(enumerate(targets, 1))
     if not form.packed:
-        sizes = [source.size_bytes(n) for n, target in numbered]
-        lacking = [s for t, s in zip(targets, sizes, strict=True) if not _may_be(t, s)]
+        sizes = [(target, source.size_bytes(number)) for number, target in numbered]
+        lacking = [size for target, size in sizes if form.force or not _may_be(target, size)]
         check_room(form.output.parent, sum(lacking))
     return tuple(_write_part(source, n, target, form, private, sink) for n, target in numbered)
 

@@ -38,6 +38,7 @@ from local_imager.sources.trust_entries import policy_from_settings
 
 if TYPE_CHECKING:
     from local_imager.sources.outline import Outline
+    from local_imager.sources.survey import SurveyedImage
     from local_imager.sources.upstream import Sources
     from local_imager.sources.verify import VerifiedImage
 
@@ -131,10 +132,13 @@ class _Gatherer:
 
     def _further(self) -> Mapping[Reference, VerifiedImage]:
         """Verify the further images before anything is fetched; all refusals are told at once."""
-        tasks = [
-            partial(self._sources.survey_reference, reference, refresh=True)
-            for reference in self._order.images
-        ]
+        policy = policy_from_settings(self._settings.trust)
+
+        def surveyed(reference: Reference) -> SurveyedImage:
+            policy.groups_for(reference.name)  # nobody is asked for what cannot pass anyhow
+            return self._sources.survey_reference(reference, refresh=True)
+
+        tasks = [partial(surveyed, reference) for reference in self._order.images]
         found = all_or_refusal(self._order.images, tasks, self._settings.jobs)
         return {reference: one.image for reference, one in found.items()}
 

@@ -13,6 +13,8 @@ LEVEL: Final = 3
 # With workers the frame is cut into jobs of a fixed size, so their number does not show in it; a
 # frame made without any is another one.
 _THREADS: Final = 2
+# Several jobs wait in memory, packed and not; left to itself zstd takes 8 MiB for each.
+_JOB_BYTES: Final = 2 * 1024**2
 
 
 class Packed:
@@ -20,10 +22,15 @@ class Packed:
 
     def __init__(self, write: Write, size_bytes: int) -> None:
         """``size_bytes`` is what will come in all; it is written into the frame's header."""
-        compressor = zstandard.ZstdCompressor(
-            level=LEVEL, threads=_THREADS, write_checksum=True, write_content_size=True
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            LEVEL,
+            threads=_THREADS,
+            job_size=_JOB_BYTES,
+            write_checksum=True,
+            write_content_size=True,
         )
         self._write = write
+        compressor = zstandard.ZstdCompressor(compression_params=parameters)
         self._frame = compressor.compressobj(size=size_bytes)
 
     def write(self, data: memoryview) -> None:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from local_imager.build.request import ImagerRequest
@@ -153,9 +154,8 @@ class Making(World):
         self.sink = RecordingSink()
 
     def names(self) -> list[str]:
-        """Files of the folder that a bundle could have left."""
-        ours = ("upstream", "store", "scratch")
-        return sorted(n for n in os.listdir(self.path) if not n.startswith(ours))
+        """Files of the folder, which a bundle could have left."""
+        return sorted(entry.name for entry in os.scandir(self.path) if not entry.is_dir())
 
 
 def _link(source: str, target: str) -> str:
@@ -184,3 +184,32 @@ def faults_of(path: Path) -> tuple[object, ...]:
     """What a reader finds wrong with a file."""
     with open_part(path) as stream:
         return read_part(stream, path.name, LookOnly(), NULL_SINK).faults
+
+
+_SHARED: dict[str, Making] = {}
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Making:
+    """The upstream, which no test may change; the same for every module that imports this."""
+    if "one" not in _SHARED:
+        _SHARED["one"] = Making(tmp_path_factory.mktemp("making"))
+    return _SHARED["one"]
+
+
+@pytest.fixture(scope="session")
+def seeded(miniature: Making) -> Path:
+    """A store with everything, so that most tests need not fetch."""
+    store = miniature.path / "seed"
+    if not store.exists():
+        order = miniature.order(schematic_file("rich.yaml", RICH), images=(FLANNEL,))
+        miniature.create(order, "seed.tar", store="seed")
+    return store
+
+
+@pytest.fixture
+def making(miniature: Making, seeded: Path, tmp_path: Path) -> Making:
+    """The upstream with a full store of the test's own."""
+    ignored = shutil.ignore_patterns("locks")
+    shutil.copytree(seeded, tmp_path / "store", copy_function=_link, ignore=ignored)
+    return miniature.at(tmp_path)

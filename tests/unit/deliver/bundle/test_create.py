@@ -34,9 +34,14 @@ from tests.unit.deliver.bundle.making import (
     SECRET,
     Making,
     faults_of,
+    making,
+    miniature,
     schematic_file,
+    seeded,
 )
 from tests.unit.sources.test_upstream import V1130
+
+__all__ = ["making", "miniature", "seeded"]
 
 
 def large_blob(making: Making) -> Path:

@@ -20,8 +20,17 @@ from local_imager.oci.model import (
 )
 from local_imager.sources.patterns import BUNDLES
 from local_imager.store.store import Store
-from tests.unit.deliver.bundle.making import Making, faults_of, key_file
+from tests.unit.deliver.bundle.making import (
+    Making,
+    faults_of,
+    key_file,
+    making,
+    miniature,
+    seeded,
+)
 from tests.unit.sources.forge import REGISTRY, Signing
+
+__all__ = ["making", "miniature", "seeded"]
 
 
 def test_it_is_signed_by_the_key_that_was_given(making: Making) -> None:

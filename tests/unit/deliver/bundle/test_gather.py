@@ -31,10 +31,13 @@ from tests.unit.deliver.bundle.making import (
     SECRET,
     Making,
     item_names,
+    miniature,
     schematic_file,
 )
 from tests.unit.sources.forge import REGISTRY, Signing
 from tests.unit.sources.test_upstream import V190, V1130
+
+__all__ = ["miniature"]
 
 
 @pytest.fixture
@@ -174,9 +177,6 @@ def test_further_images_pass_the_same_gate_for_the_targets(making: Making) -> No
 def test_all_refused_images_are_named_at_once_with_the_way_out(making: Making) -> None:
     making.apart()
     making.forge.image("cni/unsigned", "v1", {"x": b"1"}, ("amd64",))
-    foreign = making.forge.image("x", "v1", {"x": b"2"}, ("amd64",))
-    for name in ("registry.k8s.test/pause:3.10", "quay.test/cilium/cilium:v1"):
-        making.forge.layout.set_ref(name, foreign)
     images = [
         FLANNEL,
         Reference.parse(f"{REGISTRY}/cni/unsigned:v1"),
