@@ -14,7 +14,7 @@ from local_imager.deliver.bundle.inventory import render_inventory
 from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
 from local_imager.schematic.parse import parse_schematic
 from tests.bundlefiles import Sample
-from tests.unit.deliver.bundle.test_check import (
+from tests.unit.deliver.bundle.nearbundles import (
     IMAGER,
     RICH,
     Near,
@@ -25,7 +25,7 @@ from tests.unit.deliver.bundle.test_check import (
     rich,
     without,
 )
-from tests.unit.deliver.bundle.test_signing import KEYS, pem, public_pem
+from tests.unit.deliver.bundle.signkeys import KEYS, pem, public_pem
 from tests.unit.sources.forge import REGISTRY, Signing
 
 ISO = ("--asset", "metal-amd64.iso")

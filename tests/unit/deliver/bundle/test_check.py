@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,135 +10,28 @@ import pytest
 
 from local_imager.deliver.bundle.check import Question, check_files
 from local_imager.deliver.bundle.contents import (
-    ROLE_LOCK,
     ROLE_SCHEMATIC,
     DocumentRoot,
-    ImageRoot,
-    compose,
 )
-from local_imager.deliver.bundle.inventory import Inventory
-from local_imager.deliver.bundle.model import Blob, Bundle, Piece, Rebuild
-from local_imager.deliver.bundle.proofs import Completeness, Lack
-from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
-from local_imager.errors import InputError, PlanError, VerificationRefused
+from local_imager.errors import InputError, PlanError
 from local_imager.events import NULL_SINK
-from local_imager.oci.layout import Layout
-from local_imager.oci.model import MEDIA_INDEX, Descriptor, Digest, Reference
-from local_imager.pipeline.lockfile import Lock, render_lock
-from local_imager.pipeline.locking import LockOrder, make_lock
+from local_imager.oci.model import Digest, Reference
 from local_imager.profile.assetname import AssetName
-from local_imager.profile.model import Arch, Requirement
-from local_imager.profile.quirks import Quirks
-from local_imager.schematic.model import Schematic
 from local_imager.schematic.parse import parse_schematic
-from local_imager.settings import Settings
-from local_imager.sources.closure import schematic_images, version_images
-from local_imager.sources.trust import TrustPolicy
-from local_imager.sources.trust_entries import policy_from_entries
-from local_imager.store.store import Store
-from tests.bundlefiles import Sample, packed
-from tests.unit.sources.forge import REGISTRY, Signing
-from tests.unit.sources.test_upstream import V190, V1130, World
-
-PLAIN = b"customization: {}\n"
-RICH = (
-    b"customization: {systemExtensions: {officialExtensions: [siderolabs/gvisor]}}\n"
-    b"overlay: {name: board, image: siderolabs/sbc}\n"
+from tests.bundlefiles import packed
+from tests.unit.deliver.bundle.nearbundles import (
+    IMAGER,
+    INSTALLER,
+    ISO,
+    PLAIN,
+    RICH,
+    Near,
+    lacks,
+    only_lack,
+    rich,
+    without,
 )
-IMAGER = f"{REGISTRY}/siderolabs/imager"
-ISO, INSTALLER = AssetName.parse("metal-amd64.iso"), AssetName.parse("installer-amd64.tar")
-
-
-class Near(World):
-    """The near side: a signed upstream with installers, and bundles made of it."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        for version in (V190, V1130):
-            name = Quirks.of(version).base_installer_name
-            self.add(name, str(version), {"x": str(version).encode()})
-        self.policy = self.signing.policy(f"{REGISTRY}/**")
-        self.catalogue = self.sources().catalogue(V190)
-        self.at(path)
-
-    def at(self, path: Path) -> Near:
-        """Write bundles here, and have the settings name a store here, which is not there."""
-        self.folder = path
-        self.settings = Settings(store=path / "settings-store", registry=REGISTRY, jobs=2)
-        return self
-
-    def requirements(
-        self, schematic: Schematic, arches: Sequence[Arch] = ("amd64",), builder: str = "v1.13.0"
-    ) -> list[Requirement]:
-        """All images of a build of v1.9.0, and the builder's."""
-        found = (
-            Requirement("builder", "siderolabs/imager", builder),
-            *version_images(V190, arches),
-            *schematic_images(schematic, self.catalogue, arches),
-        )
-        return [one for one in found if one.tag]
-
-    def roots(
-        self, requirements: Sequence[Requirement], arches: tuple[str, ...] = ("amd64",)
-    ) -> list[ImageRoot]:
-        """The images as `bundle create` names them, each once."""
-        found: dict[str, ImageRoot] = {}
-        for one in requirements:
-            reference = one.reference(REGISTRY)
-            entry = self.forge.layout.resolve(f"{reference.name}:{reference.tag}")
-            assert entry is not None
-            before = found.get(str(reference))
-            roles = tuple(dict.fromkeys((*(before.roles if before else ()), one.role)))
-            plain = replace(entry, annotations={})
-            found[str(reference)] = ImageRoot(str(reference), plain, arches, roles)
-        return list(found.values())
-
-    def bundle(
-        self,
-        roots: Sequence[ImageRoot],
-        documents: Sequence[DocumentRoot] = (),
-        change: Callable[[Bundle], Bundle] | None = None,
-    ) -> Sample:
-        """A bundle of these roots; ``change`` makes another manifest of it."""
-        layout = self.forge.layout
-        contents = compose(layout, roots, (), documents)
-        bundle = contents.bundle({"versions": ("v1.9.0",), "arches": ("amd64",)})
-        bundle = change(bundle) if change else bundle
-        data = {Digest.of(contents.index): contents.index, **contents.made}
-        for blob in bundle.blobs:
-            if blob.digest not in data and layout.has(blob.digest):
-                data[blob.digest] = layout.blob_path(blob.digest).read_bytes()
-        return Sample(bundle, data)
-
-    def lock(self, schematics: Sequence[tuple[str, bytes]] = (("rich.yaml", RICH),)) -> Lock:
-        """A lock of v1.9.0."""
-        pairs = tuple((name, parse_schematic(data)) for name, data in schematics)
-        return make_lock(LockOrder(pairs, (V190,), ("amd64",)), self.settings, self.sources())
-
-    def check(
-        self, bundle: Sample | bytes | Sequence[str], /, *assets: AssetName, **more: Any
-    ) -> Completeness:
-        """Check a bundle (its parts are written first) for v1.9.0."""
-        policy = more.pop("policy", self.policy)
-        settings = more.pop("settings", self.settings)
-        sink = more.pop("sink", NULL_SINK)
-        signature = more.pop("signature", None)
-        data: list[str] = []
-        if isinstance(bundle, Sample):
-            data = [self.write(n, bundle.part(n)) for n in range(1, len(bundle.bundle.parts) + 1)]
-        elif isinstance(bundle, bytes):
-            data = [self.write(1, bundle)]
-        else:
-            data = list(bundle)
-        question = {"schematics": (("rich.yaml", parse_schematic(RICH)),), **more}
-        asked = Question((V190,), assets=assets or (ISO, INSTALLER), **question)
-        return check_files(data, asked, settings, policy, sink, signature=signature)
-
-    def write(self, number: int, data: bytes) -> str:
-        """Write one part."""
-        path = self.folder / f"part{number}.tar"
-        path.write_bytes(data)
-        return str(path)
+from tests.unit.sources.forge import REGISTRY
 
 
 @pytest.fixture(scope="module")
@@ -149,45 +39,16 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Near:
     return Near(tmp_path_factory.mktemp("near"))
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("a socket was opened")
-
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-
-
 @pytest.fixture
-def near(upstream: Near, tmp_path: Path) -> Near:
+def near(upstream: Near, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Near:
     """The near side with the upstream that all tests share: add nothing to it."""
-    return copy(upstream).at(tmp_path)
+    return upstream.alone(tmp_path, monkeypatch)
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Near:
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Near:
     """A near side that a test may change."""
-    return Near(tmp_path)
-
-
-def rich(near: Near, **more: Any) -> Sample:
-    return near.bundle(near.roots(near.requirements(parse_schematic(RICH))), **more)
-
-
-def lacks(found: Completeness) -> list[tuple[str, str, str]]:
-    return [(one.kind, one.role, one.name) for one in found.lacks()]
-
-
-def only_lack(found: Completeness) -> Lack:
-    (lack,) = found.lacks()
-    return lack
-
-
-def without(roots: Sequence[ImageRoot], name: str) -> list[ImageRoot]:
-    kept = [root for root in roots if name not in root.name]
-    assert len(kept) < len(roots)
-    return kept
+    return Near(tmp_path).alone(tmp_path, monkeypatch)
 
 
 # -- complete -----------------------------------------------------------------------------------
@@ -385,379 +246,6 @@ def test_secure_boot_needs_keys_that_do_not_travel(near: Near) -> None:
     found = near.check(rich(near), AssetName.parse("metal-amd64-secureboot.iso"))
     assert found.complete
     assert any("keys are not in a bundle" in note for note in found.assets[0].notes)
-
-
-# -- refused ------------------------------------------------------------------------------------
-
-
-def test_an_image_that_the_policy_refuses(near: Near) -> None:
-    strict = policy_from_entries(
-        [
-            {"pattern": f"{REGISTRY}/**", "key": near.signing.pem},
-            {"pattern": f"{REGISTRY}/siderolabs/gvisor", "key": Signing().pem},
-        ]
-    )
-    found = near.check(rich(near), ISO, policy=strict)
-    lack = only_lack(found)
-    assert (lack.kind, lack.role, lack.code) == ("refused", "extension", "signature-invalid")
-    assert found.refused and not found.complete
-
-
-def test_a_policy_that_covers_nothing(near: Near) -> None:
-    found = near.check(rich(near), ISO, policy=TrustPolicy(()))
-    assert {one.code for one in found.lacks() if one.kind == "refused"} == {"no-policy"}
-    assert found.refused
-
-
-def key_file(near: Near) -> Path:
-    from tests.unit.deliver.bundle.test_signing import KEYS, pem
-
-    path = near.folder / "bundle.key"
-    path.write_bytes(pem(KEYS["ed25519"]))
-    path.chmod(0o600)
-    return path
-
-
-def test_the_bundles_own_signature(near: Near) -> None:
-    from tests.unit.deliver.bundle.test_signing import wants
-
-    key = load_private_key(key_file(near))
-    policy = replace(near.policy, rules=(*near.policy.rules, *wants(key).rules))
-    sample = rich(near)
-    with pytest.raises(VerificationRefused) as caught:
-        near.check(sample, policy=policy)
-    assert caught.value.code == "no-signature"
-    (near.folder / "part1.tar.sigstore.json").write_bytes(sign_manifest(sample.manifest, key))
-    found = near.check(sample, policy=policy)
-    assert found.complete and found.signed_by is not None and not found.unvouched
-    assert found.signed_by.signer == key.public.key_id
-    named = near.folder / "elsewhere.json"
-    (near.folder / "part1.tar.sigstore.json").rename(named)
-    assert near.check(sample, policy=policy, signature=named).signed_by is not None
-    assert near.check(sample).unvouched.startswith("nobody vouches")
-
-
-# -- the lock -----------------------------------------------------------------------------------
-
-
-def locked(near: Near, data: bytes) -> Sample:
-    documents = [DocumentRoot("local-imager.lock", data, "application/toml", ROLE_LOCK)]
-    return rich(near, documents=documents)
-
-
-def test_builds_are_held_to_the_lock_in_the_bundle(near: Near) -> None:
-    found = near.check(locked(near, render_lock(near.lock())))
-    assert found.complete
-    assert found.lock.startswith("local-imager.lock")
-    assert not any("lock" in note for note in found.notes)
-    assert any("no lock" in note for note in near.check(rich(near)).notes)
-
-
-def test_a_lock_of_other_schematics_or_settings(near: Near) -> None:
-    lock = near.lock((("plain.yaml", PLAIN),))
-    found = near.check(locked(near, render_lock(lock)), ISO)
-    lack = only_lack(found)
-    assert lack.kind == "lock" and "is not in the lock" in lack.text
-    other = replace(lock, recipe=replace(lock.recipe, epoch=5))
-    texts = [one.text for one in near.check(locked(near, render_lock(other)), ISO).lacks()]
-    assert any("epoch" in text for text in texts)
-
-
-def test_an_architecture_that_the_lock_has_not_concerns_its_own_assets(near: Near) -> None:
-    roots = near.roots(near.requirements(parse_schematic(RICH)), arches=("amd64", "arm64"))
-    lock = DocumentRoot("x.lock", render_lock(near.lock()), "application/toml", ROLE_LOCK)
-    arm = AssetName.parse("metal-arm64.iso")
-    found = near.check(near.bundle(roots, [lock]), arm, ISO)
-    assert [proof.complete for proof in found.assets] == [False, True]
-    assert only_lack(found).text == ("the architecture arm64 is not in the lock, which has amd64")
-
-
-def test_an_image_that_is_not_the_locked_one(own: Near) -> None:
-    lock = own.lock()
-    own.add("siderolabs/imager", "v1.9.0", {"x": b"a later push under the same tag"})
-    lack = only_lack(own.check(locked(own, render_lock(lock)), ISO))
-    assert (lack.kind, lack.role) == ("image", "base")
-    assert "the bundle has another image of this tag" in lack.text
-
-
-def test_another_signer_than_the_lock_names(near: Near) -> None:
-    lock = near.lock()
-    images = tuple(
-        replace(image, signer="sha256:0000") if image.role == "base" else image
-        for image in lock.versions[0].images
-    )
-    changed = replace(lock, versions=(replace(lock.versions[0], images=images),))
-    found = near.check(locked(near, render_lock(changed)), ISO)
-    lack = only_lack(found)
-    assert (lack.kind, lack.code) == ("lock", "lock-signer")
-    assert found.refused
-
-
-def test_a_lock_that_is_none(near: Near) -> None:
-    with pytest.raises(InputError, match="the lock is not valid"):
-        near.check(locked(near, b"= rubbish"))
-
-
-# -- parts --------------------------------------------------------------------------------------
-
-
-def layer_of(near: Near, name: str, arch: str = "amd64") -> Digest:
-    """The one layer of an image."""
-    entry = near.forge.layout.resolve(name)
-    assert entry is not None
-    return layer_below(near.forge.layout, entry, arch)
-
-
-def layer_below(layout: Layout, entry: Any, arch: str) -> Digest:
-    from local_imager.oci.export import select_image
-
-    _, manifest = select_image(layout, entry.digest, arch)
-    digest: Digest = manifest.layers[0].digest
-    return digest
-
-
-def in_parts(sample: Sample, cut: Digest) -> Sample:
-    """The same in two parts, one blob cut in the middle."""
-    (pieces,) = sample.bundle.parts
-    at = next(n for n, piece in enumerate(pieces) if piece.blob == cut)
-    data = sample.contents[cut]
-    middle = len(data) // 2
-    first = Piece(cut, 0, middle, Digest.of(data[:middle]), False)
-    second = Piece(cut, middle, len(data) - middle, Digest.of(data[middle:]), False)
-    return sample.split((*pieces[:at], first), (second, *pieces[at + 1 :]))
-
-
-@pytest.fixture
-def cut(near: Near) -> Sample:
-    """Two parts; the catalogue of extensions, which plans are read from, is cut."""
-    return in_parts(rich(near), layer_of(near, f"{REGISTRY}/siderolabs/extensions:v1.9.0"))
-
-
-def test_parts_in_any_order(near: Near, cut: Sample) -> None:
-    paths = [near.write(n, cut.part(n)) for n in (1, 2)]
-    for order in (paths, paths[::-1], [*paths, paths[0]]):
-        found = near.check(order)
-        assert found.complete and found.parts == 2 and not found.missing_parts
-
-
-def test_a_part_that_was_not_given(near: Near, cut: Sample) -> None:
-    found = near.check([near.write(1, cut.part(1))])
-    assert [part.number for part in found.missing_parts] == [2]
-    assert f"{REGISTRY}/siderolabs/extensions:v1.9.0" in found.missing_parts[0].items
-    assert not found.complete and not found.refused
-    assert {"blobs"} <= {one.kind for one in found.lacks()}
-    lack = next(one for one in found.lacks() if one.role == "extensions-catalogue")
-    assert lack.text == "1 blob of it is in part 2 of 2, not given here"
-    assert lack.remedy == "give part 2 too"
-    assert lack.size_bytes > 0
-
-
-def test_what_no_build_needs_must_come_whole_too(near: Near) -> None:
-    """Proof of a build is not proof of the bundle: a part or a byte of it may be missing still."""
-    sample = rich(near)
-    spare = layer_of(near, f"{REGISTRY}/siderolabs/installer:v1.9.0")
-    (pieces,) = sample.bundle.parts
-    last = [piece for piece in pieces if piece.blob == spare]
-    parts = sample.split([piece for piece in pieces if piece.blob != spare], last)
-    found = near.check([near.write(1, parts.part(1))], ISO)
-    assert [proof.complete for proof in found.assets] == [True]
-    assert [part.number for part in found.missing_parts] == [2]
-    assert not found.complete and not found.refused
-    broken = bytearray(parts.part(2))
-    broken[bytes(broken).index(sample.contents[spare])] ^= 1
-    found = near.check([near.write(1, parts.part(1)), near.write(2, bytes(broken))], ISO)
-    assert [proof.complete for proof in found.assets] == [True]
-    assert not found.complete and found.refused
-
-
-def test_a_part_of_another_bundle(near: Near, cut: Sample) -> None:
-    other = near.bundle(near.roots(near.requirements(parse_schematic(PLAIN))))
-    with pytest.raises(InputError, match="belongs to another bundle"):
-        near.check([near.write(1, cut.part(1)), near.write(2, other.part())])
-
-
-def test_segments_that_are_right_and_do_not_give_the_blob(near: Near, cut: Sample) -> None:
-    """A manifest may be wrong in itself; each segment is what it says, the blob is not."""
-    digest = layer_of(near, f"{REGISTRY}/siderolabs/extensions:v1.9.0")
-    wrong = bytes(len(cut.contents[digest]))
-    parts = tuple(
-        tuple(
-            replace(p, digest=Digest.of(wrong[p.offset : p.offset + p.size_bytes]))
-            if p.blob == digest
-            else p
-            for p in part
-        )
-        for part in cut.bundle.parts
-    )
-    sample = Sample(replace(cut.bundle, parts=parts), {**cut.contents, digest: wrong})
-    found = near.check(sample)
-    assert found.refused
-    (file,) = found.damaged
-    assert "do not give" in file.faults[0].text
-    assert f"{REGISTRY}/siderolabs/extensions:v1.9.0" in file.faults[0].affects
-
-
-def test_a_cut_blob_that_is_not_kept_is_proven_whole_too(near: Near) -> None:
-    sample = in_parts(rich(near), layer_of(near, f"{IMAGER}:v1.13.0"))
-    assert near.check(sample).complete
-    digest = layer_of(near, f"{IMAGER}:v1.13.0")
-    broken = bytearray(sample.part(2))
-    at = bytes(broken).index(sample.contents[digest][-40:])
-    broken[at] ^= 1
-    found = near.check([near.write(1, sample.part(1)), near.write(2, bytes(broken))])
-    assert found.refused and [file.faults[0].kind for file in found.damaged] == ["bit-flip"]
-    assert all(one.text.endswith("damaged in the bundle") for one in found.lacks())
-    again = near.check(
-        [near.write(1, sample.part(1)), near.write(2, bytes(broken)), near.write(3, sample.part(2))]
-    )
-    assert not list(again.lacks()), "a whole copy of the part came too"
-    assert again.refused and len(again.damaged) == 1
-
-
-# -- damage -------------------------------------------------------------------------------------
-
-
-def test_a_bit_that_flipped(near: Near) -> None:
-    sample = rich(near)
-    data = bytearray(sample.part())
-    layer = sample.contents[layer_of(near, f"{REGISTRY}/siderolabs/installer:v1.9.0")]
-    data[bytes(data).index(layer) + 20] ^= 1
-    found = near.check(bytes(data))
-    assert found.refused and not found.complete
-    assert [file.faults[0].kind for file in found.damaged] == ["bit-flip"]
-    assert [proof.complete for proof in found.assets] == [True, False]
-    lack = only_lack(found)
-    assert (lack.role, lack.kind) == ("base-installer", "blobs")
-    assert lack.remedy.startswith("copy the bundle once more")
-
-
-def test_a_document_that_is_damaged(near: Near) -> None:
-    sample = rich(near)
-    entry = near.forge.layout.resolve(f"{REGISTRY}/siderolabs/gvisor:1.0")
-    assert entry is not None
-    data = bytearray(sample.part())
-    data[bytes(data).index(sample.contents[entry.digest]) + 5] ^= 1
-    found = near.check(bytes(data), ISO)
-    assert found.refused
-    assert only_lack(found).role == "extension"
-
-
-def test_a_manifest_that_is_damaged_leaves_nothing_to_prove(near: Near) -> None:
-    data = bytearray(rich(near).part())
-    data[600] ^= 1
-    found = near.check(bytes(data))
-    assert found.refused and not found.assets and found.set_digest is None
-
-
-@pytest.mark.parametrize("index", [b"[]", b"no json", b'{"manifests": [{"digest": "x"}]}'])
-def test_an_index_that_is_none(index: bytes, near: Near) -> None:
-    """Its digest is right, so nothing happened to it on the way: it was made so."""
-    descriptor = Descriptor.of(index, MEDIA_INDEX)
-    sample = rich(near, change=lambda bundle: replace(bundle, index=descriptor))
-    sample.contents[descriptor.digest] = index
-    found = near.check(sample)
-    assert found.refused and not found.assets
-    (file,) = found.damaged
-    assert file.faults[0].member == "index.json"
-
-
-def test_an_index_that_names_another_image(near: Near) -> None:
-    """As an import would, the check believes neither the index nor the manifest alone."""
-    sample = rich(near)
-    index = sample.contents[sample.bundle.index.digest]
-    names = [f"{REGISTRY}/siderolabs/{name}:v1.9.0" for name in ("imager", "installer")]
-    swapped = index.replace(names[0].encode(), b"?").replace(names[1].encode(), names[0].encode())
-    swapped = swapped.replace(b"?", names[1].encode())
-    descriptor = Descriptor.of(swapped, MEDIA_INDEX)
-    changed = Sample(
-        replace(sample.bundle, index=descriptor), {**sample.contents, descriptor.digest: swapped}
-    )
-    found = near.check(changed, INSTALLER)
-    assert found.refused
-    assert {one.role for one in found.lacks()} == {"base", "base-installer"}
-    assert all("name two images" in one.text for one in found.lacks())
-
-
-def test_what_is_no_bundle(near: Near) -> None:
-    with pytest.raises(InputError):
-        near.check(b"no tar at all" * 100)
-
-
-# -- deltas -------------------------------------------------------------------------------------
-
-
-def leaving_out(*digests: Digest) -> Callable[[Bundle], Bundle]:
-    """Make a delta of a bundle: these blobs are on the far side."""
-
-    def change(bundle: Bundle) -> Bundle:
-        blobs = tuple(
-            replace(blob, carried=False) if blob.digest in digests else blob
-            for blob in bundle.blobs
-        )
-        parts = tuple(
-            tuple(piece for piece in part if piece.blob not in digests) for part in bundle.parts
-        )
-        return replace(bundle, blobs=blobs, parts=parts, since=Digest.of(b"far.json"))
-
-    return change
-
-
-def inventory(near: Near, *digests: Digest) -> Inventory:
-    sizes = {d: near.forge.layout.blob_path(d).stat().st_size for d in digests}
-    return Inventory(dict(sorted(sizes.items())))
-
-
-def test_a_delta_is_complete_for_the_far_side_that_it_leans_on(near: Near) -> None:
-    base = layer_of(near, f"{IMAGER}:v1.9.0")
-    sample = rich(near, change=leaving_out(base))
-    found = near.check(sample, ISO)
-    assert {(one.kind, one.role) for one in found.lacks()} >= {("blobs", "base")}
-    lack = next(one for one in found.lacks() if one.role == "base")
-    assert "left out of the bundle" in lack.text and "delta" in lack.text
-    assert "--have" in lack.remedy and lack.size_bytes == len(
-        near.forge.layout.read_blob(base, max_bytes=10**6)
-    )
-    far = inventory(near, base)
-    told = near.check(sample, ISO, have=far)
-    assert told.complete and told.far_side == far.digest
-    other = near.check(sample, ISO, have=inventory(near))
-    assert not other.complete
-    assert "the inventory does not list it" in next(iter(other.lacks())).text
-    lying = Inventory({base: 1})
-    assert not near.check(sample, ISO, have=lying).complete
-
-
-def test_a_catalogue_on_the_far_side_is_read_from_the_near_sides_store(near: Near) -> None:
-    catalogue = layer_of(near, f"{REGISTRY}/siderolabs/extensions:v1.9.0")
-    sample = rich(near, change=leaving_out(catalogue))
-    far = inventory(near, catalogue)
-    elsewhere = replace(near.settings, store=near.folder / "other")
-    found = near.check(sample, ISO, have=far, settings=elsewhere)
-    assert {one.kind for one in found.lacks()} == {"catalogue"}
-    assert "--store DIR" in next(iter(found.lacks())).remedy
-    layout = Store.open(near.settings.store).layout
-    layout.put_file(near.forge.layout.blob_path(catalogue), "", move=False)
-    assert near.check(sample, ISO, have=far).complete
-
-
-def test_a_blob_that_is_rebuilt_needs_its_base(near: Near) -> None:
-    layer, base = layer_of(near, f"{IMAGER}:v1.13.0"), Digest.of(b"an older layer")
-    patch = b"the way from there"
-    blob = Blob(Digest.of(patch), len(patch), "patch")
-
-    def change(bundle: Bundle) -> Bundle:
-        bundle = leaving_out(layer)(bundle)
-        way = Rebuild(base, blob.digest, "zstd-patch")
-        blobs = (replace(b, rebuild=way) if b.digest == layer else b for b in bundle.blobs)
-        piece = Piece(blob.digest, 0, len(patch), blob.digest, True)
-        return replace(bundle, blobs=(*blobs, blob), parts=((*bundle.parts[0], piece),))
-
-    sample = rich(near, change=change)
-    sample.contents[blob.digest] = patch
-    have = Inventory({base: 14})
-    assert near.check(sample, ISO, have=have).complete
-    lack = next(one for one in near.check(sample, ISO, have=Inventory({})).lacks())
-    assert "to be rebuilt from a blob expected on the far side" in lack.text
 
 
 # -- the rest -----------------------------------------------------------------------------------
