@@ -45,7 +45,8 @@ def candidates(
     is passed over.
     """
     parts: dict[Digest, list[tuple[Family, int]]] = {}
-    for item in items:
+    wanted = {blob.digest for blob in targets}
+    for item in (item for item in items if not wanted.isdisjoint(item.blobs)):
         for family, layer in _layers(layout, item.name, item.descriptor):
             parts.setdefault(layer.digest, []).append((family, layer.position))
     families = {family for found in parts.values() for family, _ in found}

@@ -240,8 +240,8 @@ def test_other_repositories_and_architectures_are_no_versions(
     sides.carry(Digest.of(content(1)))
     entry = index_of(sides.near, put_layers(sides.near, [next_version(content(1))]))
     sides.near.set_ref(NEW, entry)
-    item = Item("image", NEW, entry, ())
     target = Blob(Digest.of(next_version(content(1))), 200 * KIB, "layer")
+    item = Item("image", NEW, entry, (target.digest,))
     plan = plan_delta([target], [item], sides.near, sides.inventory())
     assert plan.whole == ((target.digest, "the far side has no other version of it"),)
     assert plan.blobs == (target,)
@@ -252,8 +252,8 @@ def test_the_same_architecture_of_an_index_is(sides: Sides) -> None:
         children = [put_layers(sides.near, [data]), put_layers(sides.near, [b"arm"], "arm64")]
         sides.near.set_ref(name, index_of(sides.near, *children))
     sides.carry(Digest.of(content(1)))
-    item = Item("image", NEW, sides.near.entries()[-1], ())
     target = Blob(Digest.of(next_version(content(1))), len(next_version(content(1))), "layer")
+    item = Item("image", NEW, sides.near.entries()[-1], (target.digest,))
     plan = plan_delta([target], [item], sides.near, sides.inventory())
     only_delta(plan, next_version(content(1)))
 
