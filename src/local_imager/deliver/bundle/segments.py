@@ -17,7 +17,7 @@ from local_imager.deliver.bundle.model import Blob, Piece
 from local_imager.errors import IntegrityError
 from local_imager.oci import sparse
 from local_imager.oci.blobs import open_regular
-from local_imager.oci.durable import explained, sync_dir
+from local_imager.oci.durable import FileLock, explained, sync_dir
 from local_imager.oci.layout import Layout
 
 
@@ -50,9 +50,19 @@ def join_segments(
 ) -> None:
     """Make the blob of all its segments (in order), and remove them; hashed on the way.
 
+    One process at a time makes a blob; what another one has made meanwhile is not made again.
     Raises :class:`IntegrityError` when they do not give the blob: those that are damaged are
     removed, so that only their parts have to come again. Raises :class:`StoreError`.
     """
+    with explained(f"put blob {blob.digest} together"):
+        lock = FileLock(layout.locks_dir / f"blob-{blob.digest.hex}").acquire()
+    with lock:
+        if not layout.intact(blob.digest, blob.size_bytes):
+            _join(layout, blob, segments, private=private)
+    drop_segments(layout, segments)
+
+
+def _join(layout: Layout, blob: Blob, segments: Sequence[Piece], *, private: bool) -> None:
     with layout.writing(), explained(f"put blob {blob.digest} together"):
         with layout.staged() as (handle, temporary):
             hasher = sparse.Hasher()
@@ -62,7 +72,6 @@ def join_segments(
             if hasher.digest != blob.digest:
                 raise _not_the_blob(layout, blob, segments)
             layout.adopt(handle, temporary, blob.digest, private=private)
-    drop_segments(layout, segments)
 
 
 def _append(layout: Layout, segment: Piece, target: int, hasher: sparse.Hasher) -> None:

@@ -18,12 +18,14 @@ from local_imager.deliver.bundle.delta import plan_delta
 from local_imager.deliver.bundle.importing import Handout, import_files
 from local_imager.deliver.bundle.intake import Wishes
 from local_imager.deliver.bundle.inventory import make_inventory
-from local_imager.deliver.bundle.model import Item, Piece, Rebuild
+from local_imager.deliver.bundle.model import Blob, Item, Piece, Rebuild
 from local_imager.deliver.bundle.rebuild import rebuild_blob
 from local_imager.deliver.bundle.report import ImportReport
+from local_imager.deliver.bundle.segments import drop_segments, join_segments, segment_path
 from local_imager.deliver.bundle.signing import read_signature
 from local_imager.errors import InputError, LocalImagerError
 from local_imager.events import RecordingSink
+from local_imager.oci.durable import FileLock
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import (
     MEDIA_EMPTY,
@@ -325,3 +327,35 @@ def test_the_names_that_need_a_blob_are_one_value_however_often_asked() -> None:
     bundle = replace(bundle, parts=(cut,))
     assert len({id(bundle.names_with(piece.blob)) for piece in cut}) == 1
     assert bundle.names_in(1) == bundle.names_with(layer) == (samples.IMAGER,)
+
+
+# -- two imports at once -----------------------------------------------------------------------
+
+
+def test_a_blob_that_another_import_has_just_joined_is_not_missed(store: Store) -> None:
+    layout, data = store.layout, b"first half second half"
+    digest = Digest.of(data)
+    pieces = [
+        Piece(digest, at, 11, Digest.of(data[at : at + 11]), False) for at in range(0, 22, 11)
+    ]
+    layout.unverified_dir.mkdir()
+    for piece in pieces:
+        segment_path(layout, piece).write_bytes(data[piece.offset : piece.offset + 11])
+    blob = Blob(digest, len(data), "a layer")
+    faults: list[Exception] = []
+
+    def join() -> None:
+        try:
+            join_segments(layout, blob, pieces)
+        except LocalImagerError as error:
+            faults.append(error)
+
+    with FileLock(layout.locks_dir / f"blob-{digest.hex}").acquire():
+        waiting = threading.Thread(target=join)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()  # one at a time
+        layout.put_bytes(data, "application/octet-stream")
+        drop_segments(layout, pieces)
+    waiting.join()
+    assert faults == [] and layout.intact(digest)
