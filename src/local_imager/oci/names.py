@@ -33,6 +33,8 @@ def attached_to(ref_name: str) -> tuple[Digest, str] | None:
     Return the digest that the entry belongs to and the suffix (``sig``, ``att``, empty for a
     referrers list), or None for an ordinary name.
     """
+    if "sha256-" not in ref_name:  # nearly all, asked of every entry again and again
+        return None
     match = _FALLBACK.fullmatch(re.split(r"[:/@]", ref_name)[-1])
     return (Digest(match[1]), match[2] or "") if match else None
 

@@ -21,13 +21,20 @@ class IndexBatch(Layout):
         self._seen = layout.document()
         self._changes: list[Callable[[Document], None]] = []
         self._entries: tuple[Descriptor, ...] | None = None
+        self._known: dict[int, tuple[object, Descriptor]] = {}
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Return the entries as they will be."""
         if self._entries is None:
-            found = self._seen["manifests"]
-            self._entries = tuple(parse_descriptor(entry, "index.json") for entry in found)
+            self._entries = tuple(map(self._parsed, self._seen["manifests"]))
         return self._entries
+
+    def _parsed(self, entry: object) -> Descriptor:
+        """Parse an entry once; most stay as they are."""
+        known = self._known.get(id(entry))
+        if known is None or known[0] is not entry:
+            known = self._known[id(entry)] = (entry, parse_descriptor(entry, "index.json"))
+        return known[1]
 
     def update_index(self, change: Callable[[Document], None]) -> None:
         """Make a change with the next flush."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from local_imager.deliver.bundle.model import Bundle, Item
-from local_imager.deliver.bundle.staged import StagedFiles
+from local_imager.deliver.bundle.staged import BundleSource, StagedFiles
 from local_imager.errors import (
     InputError,
     LocalImagerError,
@@ -22,7 +22,6 @@ from local_imager.errors import (
     VerificationRefused,
 )
 from local_imager.events import EventSink, printable
-from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
@@ -102,10 +101,10 @@ class Judge:
     unvouched: str
     memory: LogMemory | None
     sink: EventSink
-    source: LayoutSource = field(init=False)
+    source: BundleSource = field(init=False)
 
     def __post_init__(self) -> None:
-        self.source = LayoutSource(self.files)
+        self.source = BundleSource(self.files)
 
     def judge(self, item: Item) -> Judgement:
         """Return what may happen with an item; raises only for faults of this machine."""

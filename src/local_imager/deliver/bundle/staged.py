@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,10 @@ from local_imager.deliver.bundle.tarform import LAYOUT_MARKER, LAYOUT_NAME
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.oci.blobs import BlobDir
 from local_imager.oci.durable import explained
+from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.layoutfiles import DirectoryFiles
-from local_imager.oci.model import Digest
+from local_imager.oci.model import Descriptor, Digest, Index, Reference
+from local_imager.oci.names import fallback_tag
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -97,6 +100,32 @@ class SpooledDocument:
         """Let the document count when all of it came."""
         if intact and self._taken == self._blob.size_bytes:
             self._keep(self._blob.digest, self._taken)
+
+
+class BundleSource(LayoutSource):
+    """The images of a bundle; every name in its index is a full one, so each is found at once."""
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Descriptor]:
+        return {entry.ref_name: entry for entry in self.entries}
+
+    def resolve(self, reference: Reference) -> Descriptor:
+        """Return the entry of a name, or a manifest by digest; raises :class:`NotFound`."""
+        if reference.digest is not None:
+            return super().resolve(reference)
+        entry = self._by_name.get(f"{reference.name}:{reference.tag}")
+        if entry is None:
+            raise NotFound(f"{self.location} has no image {reference}")
+        return entry
+
+    def referrers(self, reference: Reference, digest: Digest) -> tuple[Descriptor, ...]:
+        """Return what the bundle lists as attached: in the image's repository, else in none."""
+        tag = fallback_tag(digest)
+        listed = self._by_name.get(f"{reference.name}:{tag}") or self._by_name.get(tag)
+        if listed is None:
+            return ()
+        index = self._parse(listed.digest)
+        return index.manifests if isinstance(index, Index) else ()
 
 
 class StagedFiles:
