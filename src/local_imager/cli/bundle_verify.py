@@ -117,7 +117,7 @@ def _set(one: VerifiedSet, incomplete: bool) -> Iterator[str]:
     yield f"  {'identity':<10} {one.identity}"
     yield f"  {'holds':<10} {_holds(one)}"
     if one.refusal is not None:
-        yield f"  {_red('REFUSED'):<10} {one.refusal.message}"
+        yield f"  {_red('REFUSED   ')} {one.refusal.message}"
     elif one.signed_by is not None:
         kind = "key " if one.signed_by.signer.startswith("sha256:") else ""
         yield f"  {'signed by':<10} {kind}{printable(one.signed_by.signer)}"

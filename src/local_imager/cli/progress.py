@@ -43,7 +43,7 @@ def make_sink(style: Style = "auto", *, verbose: bool = False) -> EventSink:
 
 _COLOURS = {"done": "green", "cached": "cyan", "failed": "red"}
 # Steps whose progress counts bytes; the others count their own small steps.
-_BYTE_STEPS = frozenset({"fetch", "load", "convert", "compress", "export"})
+_BYTE_STEPS = frozenset({"fetch", "load", "convert", "compress", "export", "read", "rebuild"})
 # Steps that happen for every image each time and take no time: shown only to who asks for more.
 _BRIEF_STEPS = frozenset({"resolve", "verify"})
 _DIGEST = re.compile(r"@sha256:([0-9a-f]{12})[0-9a-f]{52}")
@@ -145,9 +145,13 @@ class LiveSink(PlainSink):
                 self._bars.update(task, completed=event.done, total=total, amount=amount)
             else:
                 self._bars.remove_task(self._tasks[key].pop())
+                if event.outcome == "failed" and not any(self._tasks.values()):
+                    # What went wrong is said next, and not in the line of a bar.
+                    self._bars.stop()
+                    self._bars = None
 
     def _open_bars(self) -> Bars:
-        """Start the display at the first step; it is cleared when the program ends."""
+        """Start the display; it is cleared when the program ends or the last step has failed."""
         if self._bars is None:
             import atexit
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import sys
 
+import click
 import pytest
 
-from local_imager.cli.progress import JsonSink, PlainSink, make_sink
+from local_imager.cli.progress import JsonSink, LiveSink, PlainSink, make_sink
 from local_imager.events import NULL_SINK, Message, Progress, StepFinished, StepStarted
 
 DIGEST = "a" * 64
@@ -52,3 +56,21 @@ def test_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_pipe_gets_plain_lines_and_quiet_nothing() -> None:
     assert type(make_sink("auto")) is PlainSink
     assert make_sink("none") is NULL_SINK
+
+
+def test_an_error_after_a_failed_step_has_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as reader, os.fdopen(theirs, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        sink = make_sink("auto")
+        assert type(sink) is LiveSink
+        for _ in range(2):  # bars come again after a failure
+            sink.emit(StepStarted("read", "site.tar"))
+            sink.emit(Progress("read", "site.tar", 1, 2))
+            sink.emit(StepFinished("read", "site.tar", 0.1, "failed"))
+            click.echo("error: it is empty", err=True)
+        written = reader.read(65_536).decode()
+    for before in written.split("error: it is empty")[:2]:
+        assert before.endswith("site.tar  2 B  0.1 s  failed\r\n")
