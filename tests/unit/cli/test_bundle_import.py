@@ -124,7 +124,7 @@ def test_faults_are_named_with_what_to_do(near: NearSide, ask: Ask) -> None:
     flip(path, near.blob(near.contents(), layers[1].digest)[100:200])
     said = ask(path)
     assert said.code == 3
-    assert said.lines(f"DAMAGED  {path}: 1 fault")
+    assert said.lines(f"DAMAGED  {path.name}: 1 fault")
     assert "affects upstream.test/siderolabs/other:v1" in said.out
     assert said.lines("kept back  upstream.test/siderolabs/imager:v1")
     assert "--partial takes at once what no fault touches" in said.out
