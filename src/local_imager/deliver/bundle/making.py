@@ -20,7 +20,7 @@ from local_imager.deliver.bundle.model import Blob
 from local_imager.deliver.bundle.rebuild import base_content, method_name, restored
 from local_imager.deliver.bundle.recompress import Codec, is_packed, likely_codecs
 from local_imager.deliver.bundle.similar import Sample, take_sample
-from local_imager.deliver.bundle.windows import Head, delta_windows, render_head
+from local_imager.deliver.bundle.windows import MAX_GROWTH, Head, delta_windows, render_head
 from local_imager.errors import SourceError
 from local_imager.events import EventSink, Progress
 from local_imager.oci import sparse
@@ -33,6 +33,7 @@ _MOST_SHARE: Final = 2 / 3
 # Contents with less in common give no such delta.
 _LEAST_LIKENESS: Final = 0.1
 _SAMPLES_KEPT: Final = 8
+_NOT_ALIKE: Final = "nothing that the far side has resembles it"
 _NOT_REPEATED: Final = "its compression does not repeat here"
 _NOT_BACK: Final = "its bytes did not come back from a delta"
 
@@ -96,9 +97,11 @@ class DeltaMaker:
         ranked = [(sample.share_in(self._sample(base, method)), base) for base in sound]
         likeness, base = max(ranked, key=lambda one: one[0], default=(0.0, blob.digest))
         if likeness < _LEAST_LIKENESS:
-            return "nothing that the far side has resembles it"
+            return _NOT_ALIKE
         with contextlib.ExitStack() as stack:
             found = stack.enter_context(base_content(self._layout, base, method))
+            if plain.size_bytes > MAX_GROWTH * found.size_bytes:
+                return _NOT_ALIKE
             with explained("write a delta"):
                 handle, path = stack.enter_context(self._layout.staged())
             most_bytes = int(blob.size_bytes * _MOST_SHARE)
@@ -147,7 +150,8 @@ def _write(handle: int, records: Iterable[bytes], most_bytes: int) -> int | None
 def _comes_back(blob: Blob, own: Content, base: Content, handle: int, method: str) -> bool:
     """Whether exactly the blob comes out of a payload; a wrong codec ends at its first byte."""
     sha, done = hashlib.sha256(), 0
-    with open(os.dup(handle), "rb") as stream:
+    # With a wrong codec more may come out than the blob is long.
+    with open(os.dup(handle), "rb") as stream, contextlib.suppress(SourceError):
         stream.seek(0)
         for chunk in restored(stream, method, base, blob.size_bytes):
             if own.read_at(done, len(chunk)) != chunk:

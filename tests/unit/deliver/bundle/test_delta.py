@@ -310,6 +310,12 @@ def test_another_content(sides: Sides) -> None:
     assert why(sides.plan([content(2)])) == RESEMBLES_NOTHING
 
 
+def test_a_content_much_larger_than_its_base_is_no_version_of_it(sides: Sides) -> None:
+    old = content(1)
+    sides.both_have([gzipped(old)])
+    assert why(sides.plan([gzipped(old + bytes(4 * len(old)))])) == RESEMBLES_NOTHING
+
+
 def test_a_damaged_base_is_not_used(sides: Sides) -> None:
     sides.both_have([content(1)])
     path = sides.near.blob_path(Digest.of(content(1)))
