@@ -145,13 +145,12 @@ class LiveSink(PlainSink):
                 self._bars.update(task, completed=event.done, total=total, amount=amount)
             else:
                 self._bars.remove_task(self._tasks[key].pop())
-                if event.outcome == "failed" and not any(self._tasks.values()):
-                    # What went wrong is said next, and not in the line of a bar.
-                    self._bars.stop()
-                    self._bars = None
+                if not any(self._tasks.values()):
+                    # A result or an error may be said next, and not in the line of a bar.
+                    self._close_bars(self._bars)
 
     def _open_bars(self) -> Bars:
-        """Start the display; it is cleared when the program ends or the last step has failed."""
+        """Start the display; it is cleared when no step is under way or the program ends."""
         if self._bars is None:
             import atexit
 
@@ -170,6 +169,13 @@ class LiveSink(PlainSink):
             self._bars.start()
             atexit.register(self._bars.stop)
         return self._bars
+
+    def _close_bars(self, bars: Bars) -> None:
+        import atexit
+
+        bars.stop()
+        atexit.unregister(bars.stop)
+        self._bars = None
 
 
 def _amount(event: Progress) -> str:

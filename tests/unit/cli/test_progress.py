@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import sys
+from typing import Literal
 
 import click
 import pytest
@@ -69,19 +70,20 @@ def written_to(handle: int) -> str:
     return found.decode()
 
 
-def test_an_error_after_a_failed_step_has_a_line_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("outcome", "word"), [("done", ""), ("failed", "  failed")])
+def test_what_is_said_after_a_step_has_a_line_of_its_own(
+    outcome: Literal["done", "failed"], word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
         sink = make_sink("auto")
         assert type(sink) is LiveSink
-        for _ in range(2):  # bars come again after a failure
+        for _ in range(2):  # bars come again with the next step
             sink.emit(StepStarted("read", "site.tar"))
             sink.emit(Progress("read", "site.tar", 1, 2))
-            sink.emit(StepFinished("read", "site.tar", 0.1, "failed"))
-            click.echo("error: it is empty", err=True)
-    first, second, _ = written_to(ours).split("error: it is empty")
+            sink.emit(StepFinished("read", "site.tar", 0.1, outcome))
+            click.echo("this is what came of it", err=True)
+    first, second, _ = written_to(ours).split("this is what came of it")
     for before in (first, second):
-        assert before.endswith("site.tar  2 B  0.1 s  failed\r\n")
+        assert before.endswith(f"site.tar  2 B  0.1 s{word}\r\n")
