@@ -174,7 +174,7 @@ def _item(one: Outcome) -> str:
         lines.append('<span class="bad">NOT VERIFIED: the policy says to accept it so</span>')
     elif one.signer:
         rule = f", rule {_text(one.policy)}" if one.policy else ""
-        lines.append(f"{_text(one.signer)}{rule}")
+        lines.append(f'<span class="small">signed by {_text(one.signer)}{rule}</span>')
     if one.parts:
         lines.append(f"waits for {_numbers(one.parts)}")
     if one.message:
@@ -196,15 +196,16 @@ def _parts(parts: Sequence[PartReport]) -> Iterator[str]:
     words = {"here": "here", "missing": "MISSING", "not-needed": "not needed"}
     yield f"<h2>Parts ({len(parts)})</h2>\n<table>"
     yield (
-        '<thead><tr><th class="state">State</th><th>Part</th><th>It holds something of</th></tr>'
+        '<thead><tr><th class="state">State</th><th class="size">Part</th><th>It holds blobs of</th></tr>'
         "</thead>\n<tbody>"
     )
     for part in parts:
         state = words[part.state]
         if part.state == "missing":
             state = f'<span class="bad">{state}</span>'
+        number = f"{part.number} of {len(parts)}"
         holds = ", ".join(_text(short_name(name)) for name in part.items)
-        yield f"<tr><td>{state}</td><td>{part.number} of {len(parts)}</td><td>{holds}</td></tr>"
+        yield f'<tr><td>{state}</td><td class="size">{number}</td><td>{holds}</td></tr>'
     yield "</tbody></table>"
 
 

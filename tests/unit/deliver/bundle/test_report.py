@@ -155,7 +155,7 @@ def test_the_page_says_all_and_loads_nothing() -> None:
         "bit-flip",
         "Touches c",
         "and 4 more faults",
-        "key sha256:0f, rule rule (user-file)",
+        "signed by key sha256:0f, rule rule (user-file)",
         "To come: parts 2, 3 of 3",
     ):
         assert text in page.said, text
