@@ -196,8 +196,8 @@ def _parts(parts: Sequence[PartReport]) -> Iterator[str]:
     words = {"here": "here", "missing": "MISSING", "not-needed": "not needed"}
     yield f"<h2>Parts ({len(parts)})</h2>\n<table>"
     yield (
-        '<thead><tr><th class="state">State</th><th class="size">Part</th><th>It holds blobs of</th></tr>'
-        "</thead>\n<tbody>"
+        '<thead><tr><th class="state">State</th><th class="size">Part</th>'
+        "<th>It holds blobs of</th></tr></thead>\n<tbody>"
     )
     for part in parts:
         state = words[part.state]
