@@ -12,6 +12,7 @@ from typing import Final
 from local_imager.deliver.bundle.faults import FaultList
 from local_imager.deliver.bundle.manifest import (
     MAX_LABEL_BYTES,
+    NEWER_FORMAT,
     parse_bundle,
     parse_label,
     render_label,
@@ -50,7 +51,7 @@ class Front:
 def read_front(stream: PartStream, name: str, faults: FaultList) -> Front | None:
     """Read both members; None when the manifest is of no use, which is a fault then.
 
-    Raises :class:`InputError` (not-a-bundle) and :class:`Ended`.
+    Raises :class:`InputError` (not-a-bundle, newer-format) and :class:`Ended`.
     """
     before = faults.count
     manifest = _manifest_bytes(stream, name, faults)
@@ -59,6 +60,10 @@ def read_front(stream: PartStream, name: str, faults: FaultList) -> Front | None
     try:
         bundle = parse_bundle(manifest)
     except SourceError as error:
+        if error.code == NEWER_FORMAT:  # not damaged, and there is nothing to copy once more
+            raise InputError(
+                f"{name}: {error.message}", hint=error.hint, code=NEWER_FORMAT
+            ) from error
         hint = f" ({error.hint})" if error.hint else ""
         text = f"{error.message}{hint}; what follows it cannot be judged"
         faults.add("manifest", MANIFEST_NAME, text)

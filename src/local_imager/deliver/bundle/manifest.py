@@ -28,6 +28,7 @@ from local_imager.deliver.bundle.model import (
     Piece,
     Rebuild,
 )
+from local_imager.errors import SourceError
 from local_imager.oci.model import (
     Descriptor,
     Digest,
@@ -40,9 +41,11 @@ MEDIA_PART: Final = "application/vnd.local-imager.bundle-part.v1+json"
 MAX_LABEL_BYTES: Final = 4096
 # Ten thousand images of twenty blobs each make a twentieth of it; each costs a list entry.
 MAX_REFERENCES: Final = 4_000_000
+NEWER_FORMAT: Final = "newer-format"
 _WHAT: Final = "bundle.json"
 # So many entries are written at a time.
 _RUN: Final = 256
+_VERSION: Final = re.compile(r".*\.v([1-9][0-9]{0,3})\+json")
 _FACT: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _KINDS: Final[tuple[Kind, ...]] = ("image", "asset", "document")
 
@@ -158,9 +161,10 @@ def parse_label(untrusted_data: bytes) -> PartLabel:
 def parse_bundle(untrusted_data: bytes) -> Bundle:
     """Read ``bundle.json`` and check that its parts agree with each other.
 
-    Raises :class:`SourceError` (malformed): for what is not our own spelling to the byte, for
+    Raises :class:`SourceError` (``malformed``): for what is not our own spelling to the byte, for
     names and texts that could not be shown or written to a file, and for items, blobs and pieces
-    that do not fit together (see :mod:`.consistency`).
+    that do not fit together (see :mod:`.consistency`); ``newer-format`` for what a later version
+    wrote.
     """
     if len(untrusted_data) > MAX_MANIFEST_BYTES:
         raise malformed(_WHAT, f"it is larger than {MAX_MANIFEST_BYTES} bytes")
@@ -187,15 +191,26 @@ def _check_spelling(rendered: Iterator[bytes], untrusted_data: bytes, what: str)
 
 
 def _check_format(fields: Fields, media_type: str) -> None:
-    number = fields.number("format")
+    """Tell what is no bundle's from what a later local-imager wrote, which is not damaged."""
+    number, told = fields.number("format"), fields.text("mediaType")
+    version = _VERSION.fullmatch(told)
+    stem = media_type.replace(".v1+", ".v{}+")
+    if number > FORMAT:
+        raise _newer(fields.what, f"it has the format {number}")
+    if version is not None and told == stem.format(version[1]) and int(version[1]) > FORMAT:
+        raise _newer(fields.what, f"its mediaType is {told}")
     if number != FORMAT:
-        raise malformed(
-            fields.what,
-            f"it has the format {number}; this version of local-imager reads {FORMAT}",
-            hint="use the version of local-imager that made the bundle, or a newer one",
-        )
-    if fields.text("mediaType") != media_type:
+        raise malformed(fields.what, f"there is no format {number}")
+    if told != media_type:
         raise malformed(fields.what, f"its mediaType is not {media_type}")
+
+
+def _newer(what: str, problem: str) -> SourceError:
+    return SourceError(
+        f"{what} is of a newer version: {problem}; this local-imager reads the format {FORMAT}",
+        hint="made by a newer local-imager: use that version",
+        code=NEWER_FORMAT,
+    )
 
 
 def _bundle(document: dict[str, Any]) -> Bundle:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from local_imager.deliver.bundle.faults import Fault
+from local_imager.deliver.bundle.manifest import NEWER_FORMAT
 from local_imager.deliver.bundle.model import Bundle, PartLabel
 from local_imager.deliver.bundle.reader import (
     STANDARD_INPUT,
@@ -179,7 +180,8 @@ def verify_files(
     """Read every file once and judge what they are together.
 
     ``signature`` names the signature file; without it the one beside a part counts. Raises
-    :class:`InputError` when a file cannot be opened, or when none of them is a bundle.
+    :class:`InputError` when a file cannot be opened, when none of them is a bundle, or when one
+    was made by a newer version.
     """
     if paths.count(STANDARD_INPUT) > 1:
         raise InputError("standard input can be read only once", hint="give - once")
@@ -222,6 +224,8 @@ def _verify_file(path: str, found: dict[Digest, _Collected], sink: EventSink) ->
         try:
             reading = read_part(stream, name, kept, sink)
         except InputError as error:
+            if error.code == NEWER_FORMAT:
+                raise
             return VerifiedFile(path, no_bundle=error)
     if reading.bundle is not None and reading.manifest_digest is not None:
         one = found.setdefault(reading.manifest_digest, _Collected(reading.bundle))

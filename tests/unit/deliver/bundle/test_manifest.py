@@ -90,7 +90,9 @@ def test_segments_over_several_parts_travel() -> None:
         (json.dumps(document()).encode(), "spelt"),
         (SAMPLE.manifest.replace(b'"format":1', b'"format":1.0'), "whole number"),
         (SAMPLE.manifest.replace(b'"format":1', b'"format":1,"format":1'), "twice"),
-        (SAMPLE.manifest.replace(b'"format":1', b'"format":2'), "format 2"),
+        (SAMPLE.manifest.replace(b'"format":1', b'"format":0'), "format 0"),
+        (SAMPLE.manifest.replace(b"bundle.v1+json", b"bundle.v0+json"), "mediaType"),
+        (SAMPLE.manifest.replace(b"bundle.v1+json", b"parcel.v2+json"), "mediaType"),
         (SAMPLE.manifest.replace(b"registry", b"\\u0072egistry", 1), "spelt"),
         (SAMPLE.manifest.decode().encode("utf-16"), "spelt"),
         (b"[" * 100_000, "JSON"),
@@ -105,12 +107,17 @@ def test_another_spelling_is_refused(data: bytes, why: str) -> None:
     assert caught.value.code == "malformed"
 
 
-def test_a_newer_format_says_what_to_do() -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("format", 2), ("mediaType", "application/vnd.local-imager.bundle.v2+json")],
+)
+def test_a_newer_format_says_what_to_do(key: str, value: object) -> None:
     changed = document()
-    changed["format"] = 2
-    with pytest.raises(SourceError) as caught:
+    changed[key] = value
+    with pytest.raises(SourceError, match="newer version") as caught:
         parse_bundle(canonical_json(changed))
-    assert "newer" in caught.value.hint
+    assert caught.value.code == "newer-format"
+    assert caught.value.hint == "made by a newer local-imager: use that version"
 
 
 def place(*path: Any, value: Any) -> Callable[[Document], None]:
