@@ -86,7 +86,7 @@ def _two_bundles(old: Head, new: Head, as_json: bool) -> bool:
             "changes": [one.as_dict() for one in found],
             "lacking": missing.as_dict(),
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2))
         return not same
     for one in found:
         click.echo(printable(one.text))
@@ -124,7 +124,7 @@ def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) ->
             "inventory": str(far.digest),
             "lacking": missing.as_dict(),
         }
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(document, indent=2))
     else:
         for line in _lacks(missing):
             click.echo(line)
