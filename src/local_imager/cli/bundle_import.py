@@ -253,6 +253,8 @@ def _outcome(report: ImportReport, one: Outcome) -> Iterator[str]:
     word, colour = _WORDS[state]
     styled, name = click.style(f"{word:<9}", fg=colour), _shown(short_name(one.item.name))
     yield f"{styled}  {name}  {human_size(one.size_bytes)}{_signer(one)}"
+    if one.replaces:
+        yield click.style(f"           was {_shown(one.replaces)} before", fg="yellow")
     if state == "waiting":
         yield f"           for {_numbers(one.parts)} of {len(report.parts)}"
     elif one.code:  # what a fault touches is said with the fault

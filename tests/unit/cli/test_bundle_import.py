@@ -243,3 +243,31 @@ def test_no_name_of_a_file_moves_the_cursor(near: NearSide, ask: Ask) -> None:
     said = ask(path)
     assert said.code == 3 and "[31msite.tar: " in said.out
     assert "\x1b[31msite" not in said.out + said.err
+
+
+def test_a_name_that_moves_is_told_everywhere(near: NearSide, ask: Ask, tmp_path: Path) -> None:
+    near.asset(b"first")
+    ask(*near.write())
+    old = [str(root.descriptor.digest) for root in near.images]
+    old += [str(root.entry.digest) for root in near.assets]
+    near.images.clear()
+    near.assets.clear()
+    near.image("siderolabs/imager", {"x": b"another"})
+    near.image("siderolabs/further")
+    near.asset(b"second")
+    files = near.write("newer.tar")
+    document = ask(*files, "--dry-run", "--json").document["imports"][0]
+    assert [item["replaces"] for item in document["items"]] == [old[0], "", old[1]]
+    said = ask(*files)
+    assert said.code == 0
+    assert [line.strip() for line in said.lines("           was ")] == [
+        f"was {digest} before" for digest in old
+    ]
+    (page,) = [
+        p for p in (tmp_path / "out" / "reports").glob("*.html") if "before</span>" in p.read_text()
+    ]
+    assert all(digest in page.read_text() for digest in old)
+    (found,) = [json.loads(p.read_text()) for p in [page.with_suffix(".json")]]
+    assert [item["replaces"] for item in found["items"]] == [old[0], "", old[1]]
+    said = ask(*files)
+    assert "before" not in said.out + said.err

@@ -14,7 +14,7 @@ from local_imager.deliver.bundle.naming import name_image, name_stored_asset
 from local_imager.deliver.bundle.segments import drop_segments
 from local_imager.deliver.bundle.stager import Stager
 from local_imager.errors import InputError, SourceError, VerificationRefused
-from local_imager.events import printable, step
+from local_imager.events import Message, printable, step
 from local_imager.oci.model import INDEX_TYPES, Digest
 from local_imager.oci.names import attached_to
 from local_imager.sources.memory import LogMemory
@@ -41,7 +41,8 @@ OPEN_STATES: Final[Collection[State]] = frozenset({"waiting", "lacking", "faulty
 class Outcome:
     """What became of an item, and why.
 
-    ``parts`` are the numbers of the parts that it waits for.
+    ``parts`` are the numbers of the parts that it waits for. ``replaces`` is the digest that the
+    name stood for in the store before, empty when it was new or stands for the same.
     """
 
     item: Item
@@ -55,6 +56,7 @@ class Outcome:
     policy: str = ""
     unverified: bool = False
     parts: tuple[int, ...] = ()
+    replaces: str = ""
 
 
 def complete(intake: SetIntake, faults: Sequence[Fault]) -> tuple[Outcome, ...]:
@@ -158,7 +160,9 @@ class _Completer:
     def _named(self, judged: Judgement) -> Outcome:
         intake, item = self._intake, judged.item
         if intake.wishes.dry_run or intake.store is None:
-            return self._told(judged, "carried" if item.kind == "document" else "ready")
+            if item.kind == "document":
+                return self._told(judged, "carried")
+            return self._told(judged, "ready", replaces=self._replaced(item))
         try:
             if item.kind == "document":
                 self._make(judged, intake.store)
@@ -190,12 +194,31 @@ class _Completer:
             blob = intake.bundle.by_digest[digest]
             intake.stock.make(blob, store.layout, intake.sink, private=digest in intake.private)
 
+    def _replaced(self, item: Item) -> str:
+        """Return what the item's name stands for now, empty when for nothing or for the same."""
+        store = self._intake.store
+        held = store.layout.resolve(item.name) if store is not None else None
+        if held is None or held.digest == item.descriptor.digest:
+            return ""
+        return str(held.digest)
+
     def _name(self, judged: Judgement, store: Store) -> Outcome:
+        """Name it; a name that moves is told, though the policy accepted what it moves to."""
+        intake, replaces = self._intake, self._replaced(judged.item)
+        outcome = self._named_anew(judged, store, replaces)
+        if replaces:
+            name = printable(judged.item.name, limit=300)
+            digest = judged.item.descriptor.digest
+            text = f"{name} is {digest} now; it was {replaces} before"
+            intake.sink.emit(Message(text, "warning"))
+        return outcome
+
+    def _named_anew(self, judged: Judgement, store: Store, replaces: str) -> Outcome:
         intake = self._intake
         assert intake.judge is not None  # noqa: S101 - it made the judgement
         if judged.item.kind == "asset":
             name_stored_asset(judged, intake.judge.files, store)
-            return self._told(judged, "imported")
+            return self._told(judged, "imported", replaces=replaces)
         image = name_image(
             judged,
             intake.judge.source,
@@ -205,7 +228,9 @@ class _Completer:
             LogMemory(store.path, store.layout.locks_dir),
             intake.sink,
         )
-        return self._told(judged, "imported", signer=image.signer, policy=image.policy)
+        return self._told(
+            judged, "imported", signer=image.signer, policy=image.policy, replaces=replaces
+        )
 
 
 def _lacking(absent: Digest) -> dict[str, str]:

@@ -175,6 +175,8 @@ def _item(one: Outcome) -> str:
     elif one.signer:
         rule = f", rule {_text(one.policy)}" if one.policy else ""
         lines.append(f'<span class="small">signed by {_text(one.signer)}{rule}</span>')
+    if one.replaces:
+        lines.append(f'<span class="bad">was <code>{_text(one.replaces)}</code> before</span>')
     if one.parts:
         lines.append(f"waits for {_numbers(one.parts)}")
     if one.message:

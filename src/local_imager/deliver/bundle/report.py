@@ -12,7 +12,8 @@ The JSON object (``schema`` names its version; keys are sorted, so equal reports
 - ``items``: ``kind``, ``name``, ``digest``, ``size_bytes``, ``arches``, ``roles``, ``state`` (see
   :mod:`.completing`; a document that was written out has ``written``), ``signer`` and ``policy``
   that accepted, ``unverified``; of what was not taken ``code``, ``message``, ``hint``, ``tried``;
-  ``waits_for``: numbers of parts;
+  ``waits_for``: numbers of parts; ``replaces``: the digest that the name stood for before, or
+  empty;
 - ``parts``: ``number``, ``state`` (``here``, ``missing``, ``not-needed``), ``items`` it holds;
 - ``trusted_roots``: ``digest``, ``where`` (``in force``, ``carried``), ``kept`` by this import;
 - ``problems``: ``code``, ``message``, ``hint`` of what was asked for beside the import and could
@@ -187,6 +188,7 @@ class ImportReport:
             "hint": outcome.hint,
             "tried": list(outcome.tried),
             "waits_for": list(outcome.parts),
+            "replaces": outcome.replaces,
         }
 
     def to_json(self) -> bytes:

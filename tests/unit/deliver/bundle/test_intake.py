@@ -12,8 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from local_imager.deliver.bundle.importing import Handout
+from local_imager.deliver.bundle.importing import Handout, import_files
+from local_imager.deliver.bundle.intake import Wishes
 from local_imager.errors import ExitCode, HostError, VerificationRefused
+from local_imager.events import Message, RecordingSink
 from local_imager.oci.layout import Document, Layout
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Descriptor, Digest, Reference
@@ -247,6 +249,20 @@ def test_a_newer_build_takes_the_name_of_an_asset(near: NearSide, store: Store) 
     take(near, store, near.write())
     (held,) = store.assets()
     assert held.digest == newer.digest
+
+
+def test_a_name_that_moves_is_warned_of(near: NearSide, store: Store) -> None:
+    name = near.image("siderolabs/imager")
+    take(near, store, near.write())
+    old = near.images.pop().descriptor.digest
+    near.image("siderolabs/imager", {"x": b"another"})
+    sink = RecordingSink()
+    names = [str(path) for path in near.write("newer.tar")]
+    (report,) = import_files(names, store, Wishes(near.policy()), sink).reports
+    warnings = [e.text for e in sink.events if isinstance(e, Message) and e.level == "warning"]
+    new = near.images[0].descriptor.digest
+    assert warnings == [f"{name} is {new} now; it was {old} before"]
+    assert [one.replaces for one in report.outcomes] == [str(old)]
 
 
 def test_a_dry_run_verifies_all_and_writes_nothing(
