@@ -7,6 +7,7 @@ compared with what its own manifests say, so that nothing is found missing after
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from local_imager.deliver.bundle.staged import BundleSource, StagedFiles
 from local_imager.errors import (
     InputError,
     LocalImagerError,
+    NotFound,
     SettingsError,
     SourceError,
     VerificationRefused,
@@ -32,7 +34,8 @@ from local_imager.oci.model import (
     Reference,
     parse_manifest,
 )
-from local_imager.oci.names import attached_to
+from local_imager.oci.names import attached_to, fallback_tag
+from local_imager.sources.keep import ATTACHED_SUFFIXES
 from local_imager.sources.locate import UNNAMED
 from local_imager.sources.memory import LogMemory
 from local_imager.sources.outline import Outline, outline_image
@@ -149,20 +152,53 @@ class Judge:
             signer=image.signer,
             policy=image.policy,
             unverified=image.unverified,
-            needs=self._needs(item, layers),
+            needs=self._needs(item, layers, self._of_attachments(item, reference, outline)),
             outline=outline,
         )
 
-    def _needs(self, item: Item, named: Iterable[Descriptor]) -> frozenset[Digest]:
-        """Return what an item takes besides documents; every blob that it names is listed."""
+    def _of_attachments(
+        self, item: Item, reference: Reference, outline: Outline
+    ) -> Iterator[Descriptor]:
+        """Yield the blobs of what is attached to an image, and to that, as far as it lists them."""
+        waiting, seen = list(outline.subjects), set(outline.subjects)
+        found = list(outline.attestations)
+        while waiting or found:
+            for entry in found:
+                if entry.digest in seen or entry.digest not in item.blobs:
+                    continue
+                seen.add(entry.digest)
+                waiting.append(entry.digest)
+                if self.bundle.by_digest[entry.digest].document:
+                    manifest = self._manifest(entry)
+                    yield from (manifest.config, *manifest.layers)
+            found = list(self._attached_to(reference, waiting.pop())) if waiting else []
+
+    def _attached_to(self, reference: Reference, subject: Digest) -> Iterator[Descriptor]:
+        yield from self.source.referrers(reference, subject)
+        for suffix in ATTACHED_SUFFIXES:
+            with contextlib.suppress(NotFound):
+                yield self.source.resolve(reference.with_tag(f"{fallback_tag(subject)}.{suffix}"))
+
+    def _needs(
+        self, item: Item, named: Iterable[Descriptor], attached: Iterable[Descriptor] = ()
+    ) -> frozenset[Digest]:
+        """Return what an item takes besides documents: it lists all of that, and nothing else."""
+        known = set()
         for blob in named:
+            known.add(blob.digest)
             listed = self.bundle.by_digest.get(blob.digest)
             if listed is None or blob.digest not in item.blobs:
                 raise _malformed(f"the bundle does not list {blob.digest.short}, which it needs")
             if listed.size_bytes != blob.size_bytes:
                 raise _malformed(f"two sizes are told of its blob {blob.digest.short}")
-        blobs = (self.bundle.by_digest[digest] for digest in item.blobs)
-        return frozenset(blob.digest for blob in blobs if not blob.document)
+        known.update(blob.digest for blob in attached)
+        blobs = [self.bundle.by_digest[digest] for digest in item.blobs]
+        known |= {blob.rebuild.payload for blob in blobs if blob.rebuild and blob.digest in known}
+        needed = frozenset(blob.digest for blob in blobs if not blob.document)
+        if not needed <= known:  # it would come into the store with a name that says nothing of it
+            stray = min(needed - known)
+            raise _malformed(f"it lists {stray.short}, which no manifest of it names")
+        return needed
 
     def _manifest(self, descriptor: Descriptor) -> Manifest:
         data = self.files.read(descriptor.digest, MAX_MANIFEST_BYTES)

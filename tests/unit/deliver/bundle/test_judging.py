@@ -15,6 +15,7 @@ from local_imager.deliver.bundle.importing import import_files
 from local_imager.deliver.bundle.intake import Wishes
 from local_imager.deliver.bundle.model import Blob, Bundle, Item
 from local_imager.deliver.bundle.report import ImportReport
+from local_imager.deliver.bundle.split import whole_part
 from local_imager.errors import ExitCode, SettingsError
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import (
@@ -159,8 +160,8 @@ def test_a_layer_that_only_another_image_lists(near: NearSide, store: Store) -> 
     good = replace(good, blobs=tuple(digest for digest in good.blobs if digest not in layers))
     same = replace(same, blobs=(*same.blobs, layers[0]))
     report = take(near, store, contents, replace(bundle, items=(good, same)))
-    assert the(report, GOOD) == ("refused", "malformed")
-    assert the(report, name)[0] == "imported"
+    assert the(report, GOOD) == the(report, name) == ("refused", "malformed")
+    assert "which it needs" in report.outcomes[0].message
 
 
 @pytest.mark.parametrize("change", [drop_layer, grow_layer])
@@ -175,6 +176,31 @@ def test_a_bundle_that_tells_less_than_the_image_needs(
     report = take(near, store, contents, replace(bundle, items=(item,), blobs=blobs, parts=((),)))
     assert the(report, GOOD) == ("refused", "malformed")
     assert store.layout.resolve(GOOD) is None
+
+
+def with_junk(near: NearSide, contents: Contents, number: int, junk: bytes) -> Bundle:
+    """The bundle with a blob that an item lists and no manifest names."""
+    bundle = near.bundle(contents)
+    blob = Blob(Digest.of(junk), len(junk), "a layer")
+    items = list(bundle.items)
+    items[number] = replace(items[number], blobs=(*items[number].blobs, blob.digest))
+    blobs = (*bundle.blobs, blob)
+    return replace(bundle, items=tuple(items), blobs=blobs, parts=(whole_part(blobs),))
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_blob_that_no_manifest_names_does_not_ride_along(
+    near: NearSide, store: Store, number: int
+) -> None:
+    asset = near.asset(b"iso")
+    contents, junk = near.contents(), os.urandom(500)
+    bundle = with_junk(near, contents, number, junk)
+    report = take(near, store, contents, bundle, junk=junk)
+    name, other = (GOOD, asset.name) if number == 0 else (asset.name, GOOD)
+    assert the(report, name) == ("refused", "malformed") and the(report, other)[0] == "imported"
+    (message,) = [one.message for one in report.outcomes if one.item.name == name]
+    assert "no manifest of it names" in message
+    assert not store.layout.has(Digest.of(junk))
 
 
 @pytest.mark.parametrize("case", ["name", "key", "type", "other"])
