@@ -16,6 +16,8 @@ from local_imager.oci.model import MEDIA_INDEX, Digest
 # What every part carries besides its pieces must not be what fills a memory or a medium.
 MAX_INDEX_BYTES: Final = MAX_MANIFEST_BYTES
 MAX_DOCUMENT_BYTES: Final = 64 * 1024 * 1024
+# They are kept apart before anything is judged; those of ten thousand images have some hundred MiB.
+MAX_DOCUMENTS_BYTES: Final = 1024 * 1024 * 1024
 
 
 def _bad(problem: str) -> SourceError:
@@ -45,6 +47,8 @@ def _check_blobs(bundle: Bundle) -> None:
         raise _bad("the documents do not stand first, in the order of their digests")
     if sum(blob.size_bytes for blob in bundle.blobs) > MAX_SIZE_BYTES:
         raise _bad("the blobs are larger together than any medium")
+    if sum(blob.size_bytes for blob in bundle.blobs if blob.document) > MAX_DOCUMENTS_BYTES:
+        raise _bad(f"the documents are larger together than {MAX_DOCUMENTS_BYTES} bytes")
     for blob in bundle.blobs:
         if blob.document and blob.size_bytes > MAX_DOCUMENT_BYTES:
             raise _bad(f"the document {blob.digest} is larger than {MAX_DOCUMENT_BYTES} bytes")

@@ -225,9 +225,10 @@ class PartIntake:
         return self.intake
 
     def opened(self, bundle: Bundle, label: PartLabel, manifest: bytes) -> None:
-        """Find the set, and have its signature judged."""
+        """Find the set, have its signature judged, and see that its documents have room."""
         self.label = label
         self.intake = self._open_set(bundle, manifest, self._name)
+        self.intake.spool.check_room(bundle.documents())
 
     def index(self, data: bytes) -> None:
         """Take the index of the layout."""

@@ -8,21 +8,23 @@ make the layout that the gate reads; of the store only blobs that the bundle nam
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from local_imager.deliver.bundle.model import Blob, Bundle
 from local_imager.deliver.bundle.tarform import LAYOUT_MARKER, LAYOUT_NAME
-from local_imager.errors import IntegrityError, NotFound, SourceError
+from local_imager.errors import HostError, IntegrityError, NotFound, SourceError
 from local_imager.oci.blobs import BlobDir
 from local_imager.oci.durable import explained
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.layoutfiles import DirectoryFiles
 from local_imager.oci.model import Descriptor, Digest, Index, Reference
 from local_imager.oci.names import fallback_tag
+from local_imager.sources.fetch import RESERVE_BYTES
 
 _CHUNK_BYTES: Final = 1 << 20
 
@@ -36,12 +38,25 @@ class Spool:
             if folder is not None:
                 folder.mkdir(exist_ok=True)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._folder = Path(tempfile.gettempdir()) if folder is None else folder
         self._places: dict[Digest, tuple[int, int]] = {}
         self._end = 0
 
     def close(self) -> None:
         """Forget everything."""
         self._file.close()
+
+    def check_room(self, documents: Iterable[Blob]) -> None:
+        """See that these fit beside what is here; raises :class:`HostError` (disk-full)."""
+        needed = sum(one.size_bytes for one in documents if one.digest not in self._places)
+        free = shutil.disk_usage(self._folder).free
+        if needed and needed + RESERVE_BYTES > free:
+            raise HostError(
+                f"the documents of the bundle need {needed // 1024**2 + 1} MiB while they are "
+                f"judged, and {free // 1024**2} MiB are free in {self._folder}",
+                hint="free some space there; nothing of the bundle was written",
+                code="disk-full",
+            )
 
     def size(self, digest: Digest) -> int | None:
         """Return a document's size, None when it is not here."""

@@ -22,6 +22,7 @@ from local_imager.oci.model import Descriptor, Digest, Reference
 from local_imager.sources import trial
 from local_imager.sources.acceptance import Acceptance
 from local_imager.sources.candidates import Candidate
+from local_imager.sources.fetch import RESERVE_BYTES
 from local_imager.sources.memory import MEMORY_FILE
 from local_imager.sources.signers import judge
 from local_imager.sources.trust import KeylessSigner, KeySigner
@@ -305,13 +306,16 @@ def test_an_image_that_was_rolled_back_is_refused(
     assert store.layout.resolve(name) == before
 
 
+@pytest.mark.parametrize(
+    ("free", "what"), [(100, "the documents of the bundle need"), (100_000, "more in the store")]
+)
 def test_a_disk_that_is_too_small_is_told_before_a_layer_is_written(
-    near: NearSide, store: Store, monkeypatch: pytest.MonkeyPatch
+    near: NearSide, store: Store, monkeypatch: pytest.MonkeyPatch, free: int, what: str
 ) -> None:
-    near.image("siderolabs/imager")
+    near.image("siderolabs/imager", size_bytes=300_000)
     files = near.write()
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(HostError) as caught:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=RESERVE_BYTES + free))
+    with pytest.raises(HostError, match=what) as caught:
         take(near, store, files)
     assert caught.value.code == "disk-full" and "MiB" in caught.value.message
     assert os.listdir(store.layout.blobs_dir) == [] and visible(store) == set()
