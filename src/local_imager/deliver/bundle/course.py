@@ -46,7 +46,6 @@ class Course:
     def __init__(self, bundle: Bundle, number: int, manifest_size_bytes: int) -> None:
         self.bundle = bundle
         self._pieces = list(pieces_of(bundle, number))
-        self._affected: dict[int, tuple[str, ...]] = {}
         self.size_bytes = part_size(bundle, number, manifest_size_bytes=manifest_size_bytes)
         self.documents_end = _FRONT + sum(1 for _ in bundle.documents())
 
@@ -97,12 +96,10 @@ class Course:
         return tuple(dict.fromkeys(name for one in wanted for name in self._affected_by(one)))
 
     def _affected_by(self, place: int) -> tuple[str, ...]:
-        """One value for each place, however many faults hold it."""
-        if place not in self._affected:
-            blob = self._pieces[place - _FRONT].blob if place >= _FRONT else None
-            items = self.bundle.items_with(blob) if blob is not None else ()
-            self._affected[place] = tuple(dict.fromkeys(item.name for item in items))
-        return self._affected[place]
+        """One value for each blob, however many segments it has and faults hold it."""
+        if place < _FRONT:
+            return ()
+        return self.bundle.names_with(self._pieces[place - _FRONT].blob)
 
     @cached_property
     def everything(self) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ from local_imager.events import printable
 # More than a person reads; a file of nothing but faults must not fill the memory.
 MAX_FAULTS: Final = 1000
 _MAX_SHOWN: Final = 200
+# So many names are written with each fault, else a thousand faults of as many items fill a disk.
+MAX_AFFECTS: Final = 100
 
 FaultKind = Literal[
     "bit-flip",
@@ -47,12 +49,13 @@ class Fault:
     affects: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object that ``--json`` prints."""
+        """Return the JSON object that ``--json`` prints; ``more_affects`` counts other names."""
         return {
             "kind": self.kind,
             "member": self.member,
             "text": self.text,
-            "affects": list(self.affects),
+            "affects": list(self.affects[:MAX_AFFECTS]),
+            "more_affects": max(0, len(self.affects) - MAX_AFFECTS),
         }
 
 

@@ -18,10 +18,10 @@ FORMAT: Final = 1
 MEDIA_BUNDLE: Final = "application/vnd.local-imager.bundle.v1+json"
 MANIFEST_NAME: Final = "bundle.json"
 PART_NAME: Final = "part.json"
-# Ten thousand images make about 20 MB of manifest.
-MAX_MANIFEST_BYTES: Final = 64 * 1024 * 1024
+# Ten thousand images of twenty blobs each make about 20 MB of manifest.
+MAX_MANIFEST_BYTES: Final = 32 * 1024 * 1024
 MAX_BLOBS: Final = 200_000
-MAX_ITEMS: Final = 50_000
+MAX_ITEMS: Final = 20_000
 MAX_PARTS: Final = 10_000
 
 Kind = Literal["image", "asset", "document"]

@@ -13,7 +13,7 @@ from typing import Final
 
 from local_imager import __version__
 from local_imager.deliver.bundle.completing import Outcome
-from local_imager.deliver.bundle.faults import Fault
+from local_imager.deliver.bundle.faults import MAX_AFFECTS, Fault
 from local_imager.deliver.bundle.report import FileReport, ImportReport, PartReport
 from local_imager.events import printable
 from local_imager.oci.model import Digest
@@ -237,7 +237,9 @@ def _faults(file: FileReport) -> str:
 
 
 def _fault(fault: Fault) -> str:
-    touched = ", ".join(_text(short_name(name)) for name in fault.affects)
+    touched = ", ".join(_text(short_name(name)) for name in fault.affects[:MAX_AFFECTS])
+    if len(fault.affects) > MAX_AFFECTS:
+        touched += f" and {len(fault.affects) - MAX_AFFECTS} more"
     where = f"{_text(fault.member)}: {_text(fault.text)}"
     more = f" Touches {touched}." if touched else ""
     return f'<br><span class="bad">{escape(fault.kind)}</span> {where}{more}'

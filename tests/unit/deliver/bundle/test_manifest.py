@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from local_imager.deliver.bundle import consistency
 from local_imager.deliver.bundle import manifest as module
 from local_imager.deliver.bundle.manifest import (
     parse_bundle,
@@ -16,7 +17,15 @@ from local_imager.deliver.bundle.manifest import (
     render_bundle,
     render_label,
 )
-from local_imager.deliver.bundle.model import Blob, Bundle, PartLabel, Rebuild
+from local_imager.deliver.bundle.model import (
+    MAX_BLOBS,
+    MAX_ITEMS,
+    MAX_MANIFEST_BYTES,
+    Blob,
+    Bundle,
+    PartLabel,
+    Rebuild,
+)
 from local_imager.errors import SourceError
 from local_imager.oci.model import Digest, canonical_json
 from tests.bundlefiles import Sample, make_sample
@@ -303,6 +312,20 @@ def test_the_sizes_together_have_a_ceiling() -> None:
     for number in (2, 3, 4, 5):
         changed["blobs"][number]["size"] = 1 << 49
     assert "medium" in refused(changed)
+
+
+def test_the_documents_together_have_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    total = sum(blob.size_bytes for blob in SAMPLE.bundle.blobs if blob.document)
+    monkeypatch.setattr(consistency, "MAX_DOCUMENTS_BYTES", total)
+    parse_bundle(SAMPLE.manifest)
+    monkeypatch.setattr(consistency, "MAX_DOCUMENTS_BYTES", total - 1)
+    with pytest.raises(SourceError, match="larger together"):
+        parse_bundle(SAMPLE.manifest)
+
+
+def test_what_is_read_of_a_manifest_is_bounded() -> None:
+    assert consistency.MAX_DOCUMENTS_BYTES <= 1 << 30
+    assert MAX_MANIFEST_BYTES <= 32 << 20 and MAX_ITEMS <= 20_000 and MAX_BLOBS <= 200_000
 
 
 LABEL = PartLabel(OTHER, 2, 3)

@@ -7,6 +7,7 @@ import tarfile
 import pytest
 
 from local_imager.deliver.bundle import astray, faults
+from local_imager.deliver.bundle.course import Course
 from local_imager.deliver.bundle.manifest import render_label
 from local_imager.deliver.bundle.model import PartLabel
 from local_imager.deliver.bundle.tarform import END_MARK, member_header
@@ -40,7 +41,7 @@ def test_a_manifest_that_cannot_be_read_is_the_one_fault() -> None:
     assert reading.bundle is None and reading.label is None
 
 
-@pytest.mark.parametrize("size", [1 << 40, 64 * 1024 * 1024 + 1])
+@pytest.mark.parametrize("size", [1 << 40, 32 * 1024 * 1024 + 1])
 def test_a_manifest_that_announces_an_absurd_size_is_not_read(size: int) -> None:
     data = member_header("bundle.json", size) + bytes(100_000)
     (fault,) = read(data).faults
@@ -195,3 +196,19 @@ def test_a_bundle_that_another_tar_packed_anew_is_read_and_every_header_named() 
     said = found(written(members, bytes(10240)))
     assert [kind for kind, _, _ in said] == ["header"] * 10 + ["trailing"]
     assert read(written(members)).intact == set(SAMPLE.bundle.by_digest)
+
+
+def test_a_fault_that_touches_everything_does_not_write_every_name() -> None:
+    names = tuple(f"item {number}" for number in range(250))
+    told = faults.Fault("bit-flip", "blobs/x", "wrong", names).as_dict()
+    assert told["affects"] == list(names[:100]) and told["more_affects"] == 150
+    assert faults.Fault("extra", "x", "extra", names[:3]).as_dict()["more_affects"] == 0
+
+
+def test_all_segments_of_a_blob_share_what_they_touch() -> None:
+    course = Course(SPLIT.bundle, 1, len(SPLIT.manifest)), Course(SPLIT.bundle, 2, 9)
+    name, other = SPLIT.bundle.parts[0][1].member, SPLIT.bundle.parts[1][0].member
+    places = course[0].place_of(name), course[1].place_of(other)
+    assert None not in places
+    found = [one.affects([place or 0]) for one, place in zip(course, places, strict=True)]
+    assert set(found[0]) == BOTH and found[0] is found[1]
