@@ -180,7 +180,7 @@ def carry(here: Side, there: Side, names: Sequence[str]) -> None:
     """Copy files to the other side, as somebody with a disk in their pocket does."""
     for name in names:
         size = shutil.copyfile(here.folder / name, there.folder / name).stat().st_size
-        print(f"\ncarried from {here.name} to {there.name}: {name} ({mebibytes(size)})", flush=True)
+        print(f"\ncarried from {here.name} to {there.name}: {name} ({in_words(size)})", flush=True)
 
 
 def flip_a_bit(path: Path) -> None:
@@ -225,26 +225,26 @@ def build(far: Side, version: str, assets: Assets, evidence: Evidence) -> None:
     started, networks = containers_started(began_s, time.time())
     if not started or set(networks) - {"none"}:
         raise LabError(f"{started} containers ran; they were in the networks {networks}")
-    evidence.add(version, ("interfaces of the program", "none"))
-    evidence.add(version, (f"networks of {started} containers", "none"))
+    evidence.add(version, ("interfaces seen", "none"))
+    evidence.add(version, ("container networks", f"none ({started} ran)"))
     stored = far.json("store", "ls")["assets"]
     for asset in assets:
         digest = next(x["digest"] for x in stored if (x["version"], x["asset"]) == (version, asset))
         shown = far.json("store", "show", digest.removeprefix("sha256:")[:12])
         record = next(one for one in shown["attached"] if "record" in one["type"])
-        evidence.add(version, (asset, digest), ("  its build record", record["digest"]))
+        evidence.add(version, (asset, digest), ("  build record", record["digest"]))
 
 
 def conclude(evidence: Evidence, reports: Path, took_s: float) -> None:
     """Print the sizes and the evidence."""
     title("Sizes")
     for what, size in evidence.sizes:
-        print(f"  {mebibytes(size):>11}  {what}")
+        print(f"  {in_words(size):>11}  {what}")
     title("Evidence")
     for version, rows in evidence.lines.items():
         print(version)
         for what, value in rows:
-            print(f"  {what:<26}  {value}")
+            print(f"  {what:<20} {value}")
     title("What was done")
     print(
         "A site without a network was given two versions of Talos on media. Each bundle was\n"
@@ -256,8 +256,10 @@ def conclude(evidence: Evidence, reports: Path, took_s: float) -> None:
     print(f"All of it took {took_s:.0f} s.")
 
 
-def mebibytes(size_bytes: int) -> str:
+def in_words(size_bytes: int) -> str:
     """Return a size for people."""
+    if size_bytes < 2**20:
+        return f"{size_bytes / 2**10:.1f} KiB"
     return f"{size_bytes / 2**20:.1f} MiB"
 
 

@@ -80,7 +80,10 @@ def put_images(layout: Layout, tag: str, changed: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One process: wall seconds, and its largest resident size in MB."""
+    """One process: wall seconds, and its largest resident size in MB.
+
+    The kernel counts from the fork on, so the size is never below that of this program.
+    """
 
     seconds: float
     memory_mb: float
