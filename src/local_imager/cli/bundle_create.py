@@ -58,6 +58,7 @@ _SHOWN_PARTS: Final = 40
     "--images-file", metavar="FILE", help="Further images, one a line; - is standard input."
 )
 @click.option("--since", metavar="FAR.json", help="Leave out what this inventory lists.")
+@click.option("--no-delta", is_flag=True, help="With --since: send what is missing whole.")
 @click.option("--split", metavar="SIZE", help="Write parts of at most this size, such as 4GB.")
 @click.option("--zstd", "packed", is_flag=True, help="Compress it (layers are already).")
 @click.option("--sign-key", metavar="KEY", help="Sign it with this private key (PEM).")
@@ -143,6 +144,7 @@ def _form(app: App, given: dict[str, Any]) -> Form:
         output=output,
         packed=packed or output.suffix == ".zst",
         since=read_inventory(Path(given["since"])) if given["since"] else None,
+        deltas=not given["no_delta"],
         limit_bytes=parse_size(given["split"]) if given["split"] else None,
         key=_key(app, given["sign_key"]),
         force=given["force"],

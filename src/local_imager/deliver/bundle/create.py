@@ -45,12 +45,14 @@ class Form:
     """How a bundle is written: ``output`` is the file (of a set: the name that parts derive from).
 
     ``since`` is what the far side has and need not get again; ``limit_bytes`` cuts the bundle into
-    parts of at most so many bytes before compression.
+    parts of at most so many bytes before compression. Without ``deltas`` what the far side lacks
+    travels whole, for a far side whose libraries pack otherwise.
     """
 
     output: Path
     packed: bool = False
     since: Inventory | None = None
+    deltas: bool = True
     limit_bytes: int | None = None
     key: SigningKey | None = None
     force: bool = False
@@ -222,7 +224,9 @@ def _manifest(
     """Return the manifest in its final form, and how many bytes the far side has already."""
     bundle, left_out_bytes = contents.bundle(gathered.facts), 0
     if form.since is not None:
-        plan = plan_delta(bundle.blobs, bundle.items, gathered.layout, form.since, sink)
+        # Kin are looked for among the images of these items.
+        items = bundle.items if form.deltas else ()
+        plan = plan_delta(bundle.blobs, items, gathered.layout, form.since, sink)
         left_out_bytes = plan.left_out_bytes
         for digest, reason in plan.whole:
             purpose = bundle.by_digest[digest].purpose

@@ -138,3 +138,7 @@ def test_a_layer_that_resembles_one_over_there_travels_as_a_difference(making: M
     assert layout.intact(payload.digest, payload.size_bytes)
     assert faults_of(second.parts[0].path) == ()
     assert second.size_bytes < first.size_bytes / 10
+    whole = making.create(order, "whole.tar", since=since, deltas=False)
+    assert (whole.rebuilt, whole.differences_bytes) == ((), 0)
+    assert whole.bundle.by_digest[blob.digest].carried
+    assert whole.left_out_bytes == second.left_out_bytes
