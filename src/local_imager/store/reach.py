@@ -70,7 +70,7 @@ def reach(layout: Layout, entries: Iterable[Descriptor]) -> Reach:
         ready = [pair for pair in waiting if pair[1] in found.needed]
         if not ready:
             break
-        waiting = [pair for pair in waiting if pair not in ready]
+        waiting = [pair for pair in waiting if pair[1] not in found.needed]
         for entry, _ in ready:
             _walk(layout, entry, entry.ref_name or str(entry.digest), found)
     for entry in holds:  # last, so that a blob is told of under the name that it has already
