@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from local_imager.cli.policyflags import bundle_policy
 from local_imager.cli.sizes import counted, human_size
 from local_imager.errors import ExitCode, NotFound
-from local_imager.events import Message, printable
+from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from local_imager.deliver.bundle.report import FileReport, ImportReport
     from local_imager.deliver.bundle.reportfiles import ReportFiles
     from local_imager.deliver.bundle.signing import SigningKey
-    from local_imager.sources.trust import TrustPolicy
     from local_imager.store.store import Store
 
 # A person reads a screen of faults; the report has them all.
@@ -77,7 +77,7 @@ def import_(ctx: click.Context, /, **given: Any) -> None:
     from local_imager.deliver.bundle.intake import Wishes
 
     app: App = ctx.obj
-    policy = _policy(app, given["key"])
+    policy = bundle_policy(app, given["key"])
     wishes = Wishes(
         policy,
         partial=given["partial"],
@@ -106,16 +106,6 @@ def import_(ctx: click.Context, /, **given: Any) -> None:
         for line in _lines(done, written):
             click.echo(line)
     ctx.exit(_exit_code(done))
-
-
-def _policy(app: App, key: str | None) -> TrustPolicy:
-    from local_imager.deliver.bundle.signing import policy_with_key
-    from local_imager.sources.trust_entries import policy_from_settings
-
-    policy = policy_from_settings(app.settings.trust)
-    for warning in policy.warnings:
-        app.sink.emit(Message(warning, "warning"))
-    return policy if key is None else policy_with_key(policy, Path(key))
 
 
 def _signing_key(app: App, path: str | None) -> SigningKey | None:

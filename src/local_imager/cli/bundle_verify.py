@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from local_imager.cli.policyflags import bundle_policy
 from local_imager.cli.sizes import human_size
 from local_imager.errors import ExitCode
 from local_imager.events import printable
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         VerifiedFile,
         VerifiedSet,
     )
-    from local_imager.sources.trust import TrustPolicy
 
 # A person reads a screen of faults; --json has them all.
 _SHOWN_FAULTS: Final = 40
@@ -68,7 +68,7 @@ def verify(
     from local_imager.deliver.bundle.verifying import verify_files
 
     app: App = ctx.obj
-    policy = _policy(app, key)
+    policy = bundle_policy(app, key)
     place = Path(signature) if signature is not None else None
     found = verify_files(files, policy, app.sink, signature=place)
     good = found.good(incomplete=incomplete)
@@ -79,14 +79,6 @@ def verify(
             click.echo(line)
     if not good:
         ctx.exit(ExitCode.VERIFICATION_REFUSED)
-
-
-def _policy(app: App, key: str | None) -> TrustPolicy:
-    from local_imager.deliver.bundle.signing import policy_with_key
-    from local_imager.sources.trust_entries import policy_from_settings
-
-    policy = policy_from_settings(app.settings.trust)
-    return policy if key is None else policy_with_key(policy, Path(key))
 
 
 def _lines(found: Verification, incomplete: bool) -> Iterator[str]:

@@ -83,7 +83,7 @@ def test_an_import_and_its_report(near: NearSide, ask: Ask, tmp_path: Path) -> N
     said = ask(*near.write())
     assert said.code == 0 and said.err == ""
     assert said.lines("imported   upstream.test/siderolabs/imager:v1  ")
-    assert said.lines("imported   555555555555/v1.13.0/metal-amd64-aaaa.iso  ")
+    assert said.lines("imported   555555555555/v1.13.0/metal-amd64.iso  ")
     assert said.lines("carried    site.lock") and "(--documents DIR writes them out)" in said.out
     assert said.lines("Images and assets: 2 imported.")
     (place,) = (tmp_path / "out" / "reports").glob("*.json")
@@ -154,7 +154,7 @@ def test_nobody_vouches(near: NearSide, ask: Ask, tmp_path: Path) -> None:
     said = ask(*near.write(signed=False))
     assert said.code == 3
     assert said.lines("signed  nobody vouches for the bundle's assets and documents")
-    assert said.lines("REFUSED    555555555555/v1.13.0/metal-amd64-aaaa.iso")
+    assert said.lines("REFUSED    555555555555/v1.13.0/metal-amd64.iso")
     assert "unvouched: " in said.out
     allowed = ask(*near.write(signed=False), "--allow-unsigned-assets")
     assert allowed.code == 0
@@ -271,3 +271,33 @@ def test_a_name_that_moves_is_told_everywhere(near: NearSide, ask: Ask, tmp_path
     assert [item["replaces"] for item in found["items"]] == [old[0], "", old[1]]
     said = ask(*files)
     assert "before" not in said.out + said.err
+
+
+@pytest.mark.parametrize("command", ["verify", "check", "import"])
+def test_signatures_that_the_shell_names_along_are_no_bundles(
+    near: NearSide, ask: Ask, command: str
+) -> None:
+    near.write(parts=2)
+    files = sorted(str(path) for path in Path().glob("site*.tar*"))
+    assert "site.tar.sigstore.json" in files
+    said = ask(*files, command=command)
+    assert said.code == (1 if command == "check" else 0), said.out
+    assert "no bundle" not in said.out + said.err
+
+
+def test_a_signature_alone_is_no_bundle(near: NearSide, ask: Ask) -> None:
+    near.write()
+    assert ask("site.tar.sigstore.json", command="verify").code == 2
+    assert ask("site.tar.sigstore.json", command="check").code == 2
+
+
+@pytest.mark.parametrize("command", ["verify", "import", "check"])
+def test_what_looks_wrong_in_the_policy_is_told_once(
+    near: NearSide, ask: Ask, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    loose = 'pattern = "loose.test/**"\nissuer = "https://i.test"\nidentity_regexp = "a"\n'
+    config.write_text(f"{POLICY}{BUNDLES}[[trust]]\n{loose}")
+    options = ["--progress", "plain", "--config", str(config), "--store", "far"]
+    run([*options, "bundle", command, *map(str, near.write())])
+    assert capsys.readouterr().err.count("open at both ends") == 1

@@ -172,11 +172,11 @@ def test_what_is_no_bundle_is_bad_input(ask: Ask) -> None:
 
 
 def test_something_else_among_bundles_is_a_fault(ask: Ask) -> None:
-    files = put("site.tar", SAMPLE.part()), put("site.tar.sigstore.json", b'{"a":1}' * 100)
+    files = put("site.tar", SAMPLE.part()), put("notes.json", b'{"a":1}' * 100)
     said = ask(*files)
     assert said.code == 3
     assert "intact  site.tar" in said.out
-    assert "no bundle  site.tar.sigstore.json is not a bundle: it looks like a JSON" in said.out
+    assert "no bundle  notes.json is not a bundle: it looks like a JSON" in said.out
     assert "is found by itself" in said.out
 
 

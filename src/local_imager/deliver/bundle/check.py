@@ -27,7 +27,12 @@ from local_imager.deliver.bundle.model import Bundle, Item
 from local_imager.deliver.bundle.proofs import AssetProof, Completeness
 from local_imager.deliver.bundle.proving import Build, Prover
 from local_imager.deliver.bundle.reader import STANDARD_INPUT, PartReading, open_part, read_part
-from local_imager.deliver.bundle.signing import check_signature, read_signature, unvouched
+from local_imager.deliver.bundle.signing import (
+    check_signature,
+    read_signature,
+    unvouched,
+    without_signatures,
+)
 from local_imager.deliver.bundle.staged import Spool, StagedFiles
 from local_imager.deliver.bundle.verifying import STANDARD_INPUT_NAME, MissingPart, VerifiedFile
 from local_imager.errors import InputError, LocalImagerError, NotFound, SourceError, StoreError
@@ -133,6 +138,7 @@ class _Checker:
 
     def run(self, paths: Sequence[str], signature: Path | None) -> Completeness:
         """Read everything, then prove build by build."""
+        paths = without_signatures(paths)
         untrusted_signature = read_signature(
             [Path(path) for path in paths if path != STANDARD_INPUT], signature
         )

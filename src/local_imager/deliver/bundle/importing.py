@@ -7,6 +7,7 @@ their own.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,11 +26,12 @@ from local_imager.deliver.bundle.report import (
     keep_report,
     report_parts,
 )
-from local_imager.deliver.bundle.signing import SIGNATURE_SUFFIX, read_signature
+from local_imager.deliver.bundle.signing import read_signature, without_signatures
 from local_imager.deliver.bundle.stager import Stager
 from local_imager.errors import InputError, LocalImagerError
 from local_imager.events import Event, EventSink, StepFinished, printable
 from local_imager.oci.model import Digest
+from local_imager.sources.rootfile import trust_dir
 from local_imager.store.store import Store
 
 STANDARD_INPUT_NAME: Final = "standard input"
@@ -74,7 +76,7 @@ def import_files(
     :class:`VerificationRefused` when the policy demands a signature that is not there or not
     right, :class:`HostError` (disk-full), :class:`StoreError`; then no item was named.
     """
-    files = [path for path in paths if not path.endswith(SIGNATURE_SUFFIX)] or list(paths)
+    files = without_signatures(paths)
     if files.count(STANDARD_INPUT) > 1:
         raise InputError("standard input can be read only once", hint="give - once")
     for path in files:  # a name that was mistyped is told before an hour of reading
@@ -115,6 +117,16 @@ class _ReadingSink:
         if isinstance(event, StepFinished) and event.outcome == "failed" and self.part.left_early:
             event = replace(event, outcome="cached")
         self.sink.emit(event)
+
+
+def _without_folder(error: LocalImagerError, folder: Path, word: str) -> LocalImagerError:
+    """Return the error with a word for a folder of this machine: reports leave the site."""
+    if "/" not in str(folder):
+        return error
+    told = copy.copy(error)
+    told.message = error.message.replace(str(folder), word)
+    told.hint = error.hint.replace(str(folder), word)
+    return told
 
 
 @dataclass
@@ -234,7 +246,7 @@ class _Run:
         try:
             return write_documents(intake, outcomes, folder, force=self.handout.force)
         except LocalImagerError as error:
-            problems.append(error)
+            problems.append(_without_folder(error, folder, "DIR"))
             return frozenset()
 
     def _roots(
@@ -245,5 +257,5 @@ class _Run:
                 return put_root_in_force(intake, outcomes)
             return carried_roots(intake, outcomes)
         except LocalImagerError as error:
-            problems.append(error)
+            problems.append(_without_folder(error, trust_dir(), "the folder of the trusted root"))
             return ()

@@ -8,6 +8,7 @@ compared with what its own manifests say, so that nothing is found missing after
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ from local_imager.oci.model import (
     parse_manifest,
 )
 from local_imager.oci.names import attached_to, fallback_tag
+from local_imager.profile.assetname import AssetName
+from local_imager.profile.version import TalosVersion
 from local_imager.sources.keep import ATTACHED_SUFFIXES
 from local_imager.sources.locate import UNNAMED
 from local_imager.sources.memory import LogMemory
@@ -45,11 +48,13 @@ from local_imager.store.records import (
     ANNOTATION_BUILD_KEY,
     ANNOTATION_PRIVATE,
     ARTIFACT_ASSET,
+    StoredAsset,
     stored_asset,
 )
 
 # A build record and a log, each perhaps signed; more is not one of ours.
 MAX_ATTACHED: Final = 256
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 Verdict = Literal["accepted", "refused", "unreadable"]
 
@@ -221,6 +226,7 @@ class Judge:
             raise _malformed("its manifest is not that of an asset of this name")
         if entry.annotations.get(ANNOTATION_BUILD_KEY, "") != asset.build_key:
             raise _malformed("its manifest gives it another build key")
+        _check_asset(asset)
         attached = tuple(self._attached(item))
         more = [self._manifest(one) for _, found in attached for one in found]
         blobs = [blob for one in (manifest, *more) for blob in (one.config, *one.layers)]
@@ -272,6 +278,18 @@ class Judge:
             private=_private(blobs) if secret else frozenset(),
             layer=manifest.layers[0],
         )
+
+
+def _check_asset(asset: StoredAsset) -> None:
+    """Refuse an asset under a name that no build of ours gives; it would be looked up by it."""
+    try:
+        AssetName.parse(asset.asset)
+        spelt = str(TalosVersion.parse(asset.version))
+    except InputError as error:
+        raise _malformed(f"it has no name of an asset: {error.message}") from error
+    ids = (asset.schematic_id, asset.build_key)
+    if spelt != asset.version or not all(map(_SHA256.fullmatch, ids)):
+        raise _malformed("its version, schematic or build key is not spelt as one")
 
 
 def _private(blobs: Iterable[Descriptor]) -> frozenset[Digest]:

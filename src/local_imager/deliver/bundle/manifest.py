@@ -45,6 +45,7 @@ NEWER_FORMAT: Final = "newer-format"
 _WHAT: Final = "bundle.json"
 # So many entries are written at a time.
 _RUN: Final = 256
+_MEDIA_TYPE: Final = re.compile(r"[!-~]{1,255}")
 _VERSION: Final = re.compile(r".*\.v([1-9][0-9]{0,3})\+json")
 _FACT: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _KINDS: Final[tuple[Kind, ...]] = ("image", "asset", "document")
@@ -234,7 +235,11 @@ def _fact_name(name: str) -> str:
 
 
 def _descriptor(fields: Fields, key: str) -> Descriptor:
-    return parse_descriptor(fields.take(key), fields.what)
+    found = parse_descriptor(fields.take(key), fields.what)
+    for media_type in (found.media_type, found.artifact_type or found.media_type):
+        if not _MEDIA_TYPE.fullmatch(media_type):
+            raise malformed(_WHAT, "a media type is not a word of printable ASCII")
+    return found
 
 
 def _blob(entry: Fields) -> Blob:

@@ -59,6 +59,12 @@ def refuse_foreign(target: Path, *, force: bool) -> None:
         raise InputError(f"there is no directory {folder}", hint="make it first, or choose another")
     if target.is_dir():
         raise InputError(f"{target} is a directory", hint="name the file: -o DIRECTORY/site.tar")
+    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+        raise InputError(
+            f"{target} is no regular file, so it is not replaced",
+            hint="name a file: -o DIRECTORY/site.tar",
+            code="exists",
+        )
     if force or not os.path.lexists(target):
         return
     if not _begins_as_bundle(target):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from local_imager.deliver.bundle.page import SizeText, render_page
 from local_imager.deliver.bundle.report import ImportReport
 from local_imager.deliver.bundle.signing import SIGNATURE_SUFFIX, SigningKey, sign_manifest
-from local_imager.oci.durable import explained, replace_file
+from local_imager.oci.durable import explained, replace_file, sync_dir
 from local_imager.oci.model import Digest
+
+# File systems of USB sticks know one name for each file.
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EMLINK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +49,7 @@ def write_report(
     time = report.time.replace("-", "").replace(":", "")
     with explained(f"write the report to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        place = _free_name(folder, f"import-{report.set_digest.short}-{time}")
-        replace_file(place, data)
+        place = _put_beside(folder, f"import-{report.set_digest.short}-{time}", data)
         page = place.with_suffix(".html")
         replace_file(page, render_page(report, size_text))
         signature = None
@@ -54,14 +59,32 @@ def write_report(
     return ReportFiles(place, page, Digest.of(data), signature)
 
 
-def _free_name(folder: Path, stem: str) -> Path:
-    """Return a name that no other report has, reserved by an empty file."""
-    number = 1
-    while True:
-        place = folder / f"{stem}{f'-{number}' if number > 1 else ''}.json"
-        try:
-            os.close(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
-        except FileExistsError:
+def _put_beside(folder: Path, stem: str, data: bytes) -> Path:
+    """Write a file under a name that no other report has; it is there whole or not at all."""
+    draft = folder / f".{stem}.{secrets.token_hex(6)}.part"
+    replace_file(draft, data)
+    try:
+        number = 1
+        while True:
+            place = folder / f"{stem}{f'-{number}' if number > 1 else ''}.json"
+            if _named(draft, place):
+                sync_dir(folder)
+                return place
             number += 1
-        else:
-            return place
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _named(draft: Path, place: Path) -> bool:
+    """Give a file a name unless another has it."""
+    try:
+        os.link(draft, place)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if place.exists():
+            return False
+        draft.rename(place)
+    return True

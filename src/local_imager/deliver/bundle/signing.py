@@ -294,6 +294,14 @@ def check_signature(
     return SignedBy(acceptance.signer, rule.name, evidence)
 
 
+def without_signatures(paths: Sequence[str]) -> list[str]:
+    """Return the files but for signatures that a shell's ``site.tar*`` names along with them.
+
+    When there are only signatures they stay: whoever names one is told that it is no bundle.
+    """
+    return [path for path in paths if not path.endswith(SIGNATURE_SUFFIX)] or list(paths)
+
+
 def unvouched(policy: TrustPolicy) -> str:
     """Say in a sentence why nobody vouches for a bundle that :func:`check_signature` let pass."""
     base, *layers = policy.bundle_groups()

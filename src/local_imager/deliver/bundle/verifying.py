@@ -26,6 +26,7 @@ from local_imager.deliver.bundle.signing import (
     check_signature,
     read_signature,
     unvouched,
+    without_signatures,
 )
 from local_imager.errors import InputError, VerificationRefused
 from local_imager.events import EventSink, printable
@@ -183,6 +184,7 @@ def verify_files(
     :class:`InputError` when a file cannot be opened, when none of them is a bundle, or when one
     was made by a newer version.
     """
+    paths = without_signatures(paths)
     if paths.count(STANDARD_INPUT) > 1:
         raise InputError("standard input can be read only once", hint="give - once")
     found: dict[Digest, _Collected] = {}

@@ -77,7 +77,7 @@ class NearSide:
         """Add an asset with a build record attached."""
         path = self.folder / "asset"
         path.write_bytes(data)
-        name = f"metal-amd64-{key[:4]}.iso"
+        name = "metal-amd64.iso"
         record = AssetRecord(SCHEMATIC, "v1.13.0", name, key, path, private=private)
         asset = self.store.put_asset(record)
         record_type = "application/vnd.local-imager.build-record.v1+json"

@@ -281,7 +281,7 @@ def test_a_delta_of_private_files_is_private(near: Attacker, store: Store) -> No
     changed = noise[:1_000_000] + b"secret of the machine" + noise[1_000_000:]
     path = near.folder / "new"
     path.write_bytes(changed)
-    record = AssetRecord(SCHEMATIC, "v1.13.1", "metal-amd64-aaaa.iso", "b" * 64, path, private=True)
+    record = AssetRecord(SCHEMATIC, "v1.13.1", "metal-amd64.iso", "b" * 64, path, private=True)
     entry = near.store.layout.resolve(near.store.put_asset(record).name)
     assert entry is not None
     near.assets = [AssetRoot(entry, "iso", ("amd64",))]

@@ -53,6 +53,8 @@ def test_documents_are_written_and_never_over_another_file(
     (place / "site.lock").write_bytes(b"mine")
     report = take(near, store, documents=place)
     assert report.problems[0].code == "exists" and report.exit_code == ExitCode.INPUT_INVALID
+    assert "DIR/site.lock is there" in report.problems[0].message
+    assert str(tmp_path) not in report.to_json().decode()
     assert (place / "site.lock").read_bytes() == b"mine" and report.written == frozenset()
     assert take(near, store, documents=place, force=True).problems == ()
     assert (place / "site.lock").read_bytes() == b"lock"

@@ -203,20 +203,26 @@ def test_a_blob_that_no_manifest_names_does_not_ride_along(
     assert not store.layout.has(Digest.of(junk))
 
 
-@pytest.mark.parametrize("case", ["name", "key", "type", "other"])
+@pytest.mark.parametrize(
+    "case", ["name", "key", "type", "other", "file", "version", "schematic", "build"]
+)
 def test_an_asset_whose_manifest_says_something_else(
     near: NearSide, store: Store, case: str
 ) -> None:
-    layer, name = b"file", f"{ASSET_PREFIX}{'5' * 64}/v1.13.0/metal-amd64.iso"
+    file = "metal-amd64.iso" if case != "file" else "..%2fmetal.iso"
+    version = "v1.13.0" if case != "version" else "v1.013"
+    schematic = "5" * 64 if case != "schematic" else "5" * 63 + "G"
+    build = "a" * 64 if case != "build" else "a"
+    layer, name = b"file", f"{ASSET_PREFIX}{schematic}/{version}/{file}"
     said = {
-        "io.local-imager.asset.name": "metal-amd64.iso",
-        "io.local-imager.schematic.id": "5" * 64,
-        "io.local-imager.talos.version": "v1.13.0" if case != "name" else "v1.12.0",
-        ANNOTATION_BUILD_KEY: "a" * 64,
+        "io.local-imager.asset.name": file,
+        "io.local-imager.schematic.id": schematic,
+        "io.local-imager.talos.version": version if case != "name" else "v1.12.0",
+        ANNOTATION_BUILD_KEY: build,
     }
     kind = ARTIFACT_ASSET if case != "type" else "application/x-other"
     manifest = manifest_of(layer, kind, said)
-    key = "a" * 64 if case != "key" else "b" * 64
+    key = build if case != "key" else "b" * 64
     entry = Descriptor.of(
         manifest,
         MEDIA_MANIFEST,

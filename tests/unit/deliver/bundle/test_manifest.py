@@ -314,6 +314,14 @@ def test_the_sizes_together_have_a_ceiling() -> None:
     assert "medium" in refused(changed)
 
 
+@pytest.mark.parametrize("key", ["mediaType", "artifactType"])
+@pytest.mark.parametrize("text", ["a b", "a\x1b[31m", "a\u202e", "\u00e9", "x" * 256])
+def test_a_media_type_is_printable(key: str, text: str) -> None:
+    changed = document()
+    changed["items"][0]["descriptor"][key] = text
+    assert "printable ASCII" in refused(changed)
+
+
 def test_the_documents_together_have_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     total = sum(blob.size_bytes for blob in SAMPLE.bundle.blobs if blob.document)
     monkeypatch.setattr(consistency, "MAX_DOCUMENTS_BYTES", total)

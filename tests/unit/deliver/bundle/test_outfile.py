@@ -56,8 +56,19 @@ def test_only_what_begins_as_a_bundle_may_be_compared(tmp_path: Path) -> None:
         refuse_foreign(target, force=True)
     target.unlink()
     target.symlink_to(tmp_path / "nothing")
-    with pytest.raises(InputError, match="is no bundle"):
+    with pytest.raises(InputError, match="is no regular file"):
         refuse_foreign(target, force=False)
+
+
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"bundle.json\0")
+    for target in (Path("/dev/null"), pipe, link):
+        with pytest.raises(InputError, match="is no regular file") as caught:
+            refuse_foreign(target, force=True)
+        assert caught.value.code == "exists"
 
 
 def test_a_link_in_the_way_is_not_written_through(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -229,3 +231,27 @@ def test_the_store_keeps_the_newest_report_of_each_set(tmp_path: Path) -> None:
     layer = manifest.layers[0]  # type: ignore[union-attr]
     kept = json.loads(store.layout.read_blob(layer.digest, max_bytes=1 << 20))
     assert kept["time"] == "2"
+
+
+def test_a_kill_leaves_no_empty_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("local_imager.deliver.bundle.reportfiles.replace_file", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(report(outcome("a", "imported")), tmp_path, size)
+    assert os.listdir(tmp_path) == []
+
+
+def test_reports_of_one_second_on_a_disk_that_knows_no_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    written = [write_report(report(outcome("a", "imported")), tmp_path, size) for _ in range(3)]
+    assert len({files.json for files in written}) == 3
+    assert len(os.listdir(tmp_path)) == 6
+    assert {Digest.of(files.json.read_bytes()) for files in written} == {written[0].digest}
