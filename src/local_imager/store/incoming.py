@@ -38,7 +38,7 @@ _PER_MANIFEST: Final = 1000
 
 def incoming_name(set_digest: Digest) -> str:
     """Return the name under which the blobs of a set are held."""
-    return INCOMING_PREFIX + set_digest.short
+    return INCOMING_PREFIX + set_digest.hex
 
 
 def is_incoming(entry: Descriptor) -> bool:

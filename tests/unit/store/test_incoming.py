@@ -11,7 +11,7 @@ import pytest
 from local_imager.oci.model import MAX_DESCRIPTORS, Descriptor, Digest
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
-from local_imager.store.incoming import hold, held_note, incoming_name, is_incoming, release
+from local_imager.store.incoming import held_note, hold, incoming_name, is_incoming, release
 from local_imager.store.store import Store
 
 AT_ONCE = Rules(grace_s=-1)
@@ -32,6 +32,15 @@ def test_what_a_hold_lists_stays_and_what_is_not_there_yet_is_no_fault(store: St
     done = collect(store, AT_ONCE)
     assert (done.blobs, done.held) == ((stray.digest,), (incoming_name(SET),))
     assert store.layout.has(arrived.digest) and check(store).clean
+
+
+def test_sets_whose_digests_begin_alike_are_held_apart(store: Store) -> None:
+    other = Digest(SET.hex[:12] + "0" * 52)
+    assert incoming_name(SET) == f"local-imager/incoming/{SET.hex}"
+    hold(store.layout, SET, [ABSENT], note=b"one")
+    hold(store.layout, other, [ABSENT], note=b"other")
+    assert held_note(store.layout, SET) == b"one"
+    assert release(store.layout, other) and held_note(store.layout, SET) == b"one"
 
 
 def test_a_released_set_goes(store: Store) -> None:

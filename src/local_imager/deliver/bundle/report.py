@@ -221,4 +221,4 @@ def keep_report(layout: Layout, report: ImportReport) -> None:
             artifact.size_bytes,
             artifact_type=ARTIFACT_REPORT,
         )
-        layout.set_ref(REPORT_PREFIX + report.set_digest.short, entry)
+        layout.set_ref(REPORT_PREFIX + report.set_digest.hex, entry)

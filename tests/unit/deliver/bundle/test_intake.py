@@ -114,7 +114,7 @@ def test_the_same_bundle_again_is_told_without_reading_it_all(near: NearSide, st
     assert set(states(report).values()) == {"present"}
     assert not report.files[0].whole and report.exit_code == ExitCode.OK
     names = {entry.ref_name for entry in store.layout.entries()}
-    assert f"local-imager/import/{report.set_digest.short}" in names
+    assert f"local-imager/import/{report.set_digest.hex}" in names
     assert len(before) == len((store.path / "index.json").read_bytes())
 
 
@@ -141,7 +141,7 @@ def test_nothing_of_a_bundle_that_nobody_may_use_is_written(near: NearSide, stor
     done = take(near, store, files, policy=Signing().policy("other.test/**"))
     assert set(states(one(done)).values()) == {"refused"}
     entries = [e.ref_name for e in store.layout.entries()]
-    assert entries == [f"local-imager/import/{one(done).set_digest.short}"]
+    assert entries == [f"local-imager/import/{one(done).set_digest.hex}"]
     store.layout.remove_ref(entries[0])
     collect(store, Rules(grace_s=-1))
     assert os.listdir(store.layout.blobs_dir) == []

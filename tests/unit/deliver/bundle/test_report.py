@@ -225,7 +225,7 @@ def test_the_store_keeps_the_newest_report_of_each_set(tmp_path: Path) -> None:
     assert check(store).clean and store.images() == () and store.assets() == ()
     names = sorted(entry.ref_name for entry in store.layout.entries())
     assert len(names) == 2
-    entry = store.layout.resolve(f"local-imager/import/{Digest.of(b'set').short}")
+    entry = store.layout.resolve(f"local-imager/import/{Digest.of(b'set').hex}")
     assert entry is not None
     manifest = store.layout.read_manifest(entry)
     layer = manifest.layers[0]  # type: ignore[union-attr]
