@@ -81,7 +81,9 @@ class Attached:
             self._leave(f"the list of referrers of {what}", error.message)
             return ()
         entries = index.manifests if isinstance(index, Index) else ()
-        found = {entry.digest: self._read(entry, what) for entry in entries}
+        # What is attached to an asset of the store has no repository: this program attached it.
+        own = not repository
+        found = {entry.digest: self._read(entry, what, own=own) for entry in entries}
         kept = [one for one in found.values() if one is not None]
         return sorted(kept, key=lambda one: (not one.signature, one.descriptor.digest))
 
@@ -101,8 +103,13 @@ class Attached:
             return None
         return self._read(entry, what, "attestation")
 
-    def _read(self, entry: Descriptor, what: str, word: str = "") -> Found | None:
-        """Return an artifact whose manifest (and blobs, where they have to be) are there."""
+    def _read(
+        self, entry: Descriptor, what: str, word: str = "", *, own: bool = False
+    ) -> Found | None:
+        """Return an artifact whose manifest (and blobs, where they have to be) are there.
+
+        ``own``: attached by this program, so private files of the store are rightly in it.
+        """
         try:
             manifest = self._layout.read_manifest(entry)
         except SourceError as error:
@@ -120,6 +127,11 @@ class Attached:
             if not self._layout.intact(blob.digest, blob.size_bytes):
                 self._leave(f"{word} of {what}", f"its blob {blob.digest.short} is not there")
                 return None
+        blobs = (manifest.config, *manifest.layers)
+        if not own and any(self._layout.is_private(blob.digest) for blob in blobs):
+            # Whoever can write to a registry can name it there, and so have it carried to others.
+            self._leave(f"{word} of {what}", "it names a file that is private in this store")
+            return None
         return Found(_described(entry, manifest, kind), manifest, word, signature)
 
     def _leave(self, what: str, problem: str) -> None:

@@ -75,7 +75,9 @@ def _content(intake: SetIntake, outcome: Outcome) -> tuple[bytes, bool]:
     if judged.layer is None or intake.judge is None:
         raise NotFound(f"the document {outcome.item.name} was not judged")
     data = intake.judge.files.read(judged.layer.digest, MAX_FILE_BYTES)
-    return data, judged.layer.digest in judged.private
+    store = intake.store
+    held = store is not None and store.layout.is_private(judged.layer.digest)
+    return data, held or judged.layer.digest in judged.private
 
 
 def _holds_other(path: Path, data: bytes) -> bool:

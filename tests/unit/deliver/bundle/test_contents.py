@@ -199,6 +199,29 @@ def test_an_attachment_that_is_not_all_there_is_left_out_with_a_sentence(place: 
     assert name not in index_of(contents)
 
 
+def test_what_names_a_private_file_of_the_store_stays_at_home(place: Place) -> None:
+    place.gather()
+    layout = place.store.layout
+    manifest = layout.read_manifest(place.expected["sbom"])
+    layout.blob_path(manifest.layers[0].digest).chmod(0o400)  # type: ignore[union-attr]
+    contents = contents_of(place)
+    digests = {blob.digest for blob in contents.blobs}
+    assert place.expected["sbom"].digest not in digests
+    assert manifest.layers[0].digest not in digests  # type: ignore[union-attr]
+    assert any("private in this store" in sentence for sentence in contents.left_out)
+
+
+def test_what_belongs_to_a_private_asset_travels_with_it(place: Place) -> None:
+    asset = put(place.store)
+    record = place.store.add_referrer(asset, "application/x-record", b"{}x", "application/json")
+    manifest = place.store.layout.read_manifest(record)
+    place.store.layout.blob_path(manifest.layers[0].digest).chmod(0o400)  # type: ignore[union-attr]
+    entry = place.store.layout.resolve(asset.name)
+    assert entry is not None
+    contents = compose(place.store.layout, [], [AssetRoot(entry, "the ISO", ("amd64",))], [])
+    assert record.digest in contents.items[0].blobs and contents.left_out == ()
+
+
 def test_a_large_sbom_travels_once_like_a_layer_and_signatures_in_every_part(place: Place) -> None:
     large = attach(place.forge, place.top, SBOM, bytes(5 * 1024**2))
     tagged(place.forge, place.top, "att", bytes(4 * 1024**2 + 1))

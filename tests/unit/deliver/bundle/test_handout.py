@@ -60,6 +60,17 @@ def test_documents_are_written_and_never_over_another_file(
     assert (place / "site.lock").read_bytes() == b"lock"
 
 
+def test_what_is_private_in_the_store_is_so_as_a_file(
+    near: NearSide, store: Store, tmp_path: Path
+) -> None:
+    near.document("site.yaml", b"secret")
+    near.document("site.lock", b"lock")
+    store.layout.put_bytes(b"secret", "text/plain", private=True)
+    take(near, store, documents=tmp_path / "papers")
+    modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "papers").iterdir()}
+    assert modes == {"site.yaml": 0o600, "site.lock": 0o644}
+
+
 def test_a_link_is_not_written_through(near: NearSide, store: Store, tmp_path: Path) -> None:
     near.document("site.lock", b"lock")
     place, target = tmp_path / "papers", tmp_path / "precious"
