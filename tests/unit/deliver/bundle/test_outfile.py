@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import threading
 from pathlib import Path
@@ -19,6 +20,7 @@ from local_imager.deliver.bundle.outfile import (
     refuse_foreign,
 )
 from local_imager.deliver.bundle.packed import Packed
+from local_imager.deliver.bundle.packing import filler_for
 from local_imager.deliver.bundle.pump import BUFFER_BYTES, pumping
 from local_imager.errors import InputError, StoreError
 
@@ -160,3 +162,33 @@ def test_a_packed_file_is_one_frame_that_repeats() -> None:
     parameters = zstandard.get_frame_parameters(results[0])
     assert (parameters.content_size, parameters.has_checksum) == (len(data), True)
     assert zstandard.ZstdDecompressor().decompress(results[0]) == data
+
+
+def _packed(*runs: tuple[bytes, int]) -> bytes:
+    """Pack runs of MiB as `bundle create --zstd` does."""
+    out = bytearray()
+    packed = Packed(out.extend, sum(count for _, count in runs) << 20)
+    for data, count in runs:
+        for _ in range(count):
+            packed.write(memoryview(data))
+    packed.end()
+    return bytes(out)
+
+
+def _problem(data: bytes) -> object:
+    """What a reader finds wrong."""
+    filler, view = filler_for(io.BytesIO(data), "site.tar.zst"), memoryview(bytearray(1 << 20))
+    while filler.fill(view) == len(view):
+        pass
+    return filler.problem
+
+
+def test_what_a_reader_calls_a_bomb_is_not_written() -> None:
+    zeros, noise = (bytes(1 << 20), 300), (os.urandom(1 << 20), 1)
+    with pytest.raises(InputError, match="bomb") as caught:
+        _packed(zeros)
+    assert caught.value.code == "ratio" and "leave --zstd out" in caught.value.hint
+    with pytest.raises(InputError, match="bomb"):
+        _packed(zeros, noise)
+    assert _problem(_packed(noise, zeros)) is None
+    assert _problem(_packed((bytes(1 << 20), 60))) is None
