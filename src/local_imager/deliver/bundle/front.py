@@ -124,7 +124,7 @@ def _not_a_bundle(message: str) -> InputError:
     return InputError(
         message,
         hint="name the file that `local-imager bundle create` made, and not its signature; if it "
-        "is that file, its begin was destroyed: copy it once more",
+        "is that file, its first bytes were destroyed: copy it once more",
         code="not-a-bundle",
     )
 
