@@ -13,9 +13,9 @@ from typing import Final
 
 import zstandard
 
-from local_imager.deliver.bundle.manifest import render_bundle, render_label
-from local_imager.deliver.bundle.model import Blob, Bundle, Item, PartLabel, Piece
-from local_imager.deliver.bundle.tarform import (
+from local_imager.deliver.bundle.form.manifest import render_bundle, render_label
+from local_imager.deliver.bundle.form.model import Blob, Bundle, Item, PartLabel, Piece
+from local_imager.deliver.bundle.form.tarform import (
     END_MARK,
     LAYOUT_MARKER,
     member_header,

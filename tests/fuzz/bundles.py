@@ -8,11 +8,11 @@ from typing import Final
 
 import zstandard
 
-from local_imager.deliver.bundle.faults import MAX_FAULTS
-from local_imager.deliver.bundle.manifest import parse_bundle, parse_label, render_bundle
-from local_imager.deliver.bundle.model import Blob, Bundle, PartLabel, Piece
-from local_imager.deliver.bundle.reader import LookOnly, PartReading, read_part
-from local_imager.deliver.bundle.tarform import part_size
+from local_imager.deliver.bundle.form.manifest import parse_bundle, parse_label, render_bundle
+from local_imager.deliver.bundle.form.model import Blob, Bundle, PartLabel, Piece
+from local_imager.deliver.bundle.form.tarform import part_size
+from local_imager.deliver.bundle.reading.faults import MAX_FAULTS
+from local_imager.deliver.bundle.reading.reader import LookOnly, PartReading, read_part
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import Digest
 from tests.fuzz.archives import mended

@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from typing import Final
 
-from local_imager.deliver.bundle.content import Content
-from local_imager.deliver.bundle.inventory import parse_inventory, render_inventory
-from local_imager.deliver.bundle.rebuild import restored
+from local_imager.deliver.bundle.deltas.content import Content
+from local_imager.deliver.bundle.deltas.rebuild import restored
+from local_imager.deliver.bundle.form.inventory import parse_inventory, render_inventory
 from tests.fuzz.driver import Fault, Harness
 
 BASE: Final = b"".join(b"line %d of the base\n" % number for number in range(300))

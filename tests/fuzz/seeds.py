@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import zstandard
 
-from local_imager.deliver.bundle.inventory import Inventory, Named, render_inventory
-from local_imager.deliver.bundle.similar import take_sample
-from local_imager.deliver.bundle.windows import Head, delta_windows, render_head
+from local_imager.deliver.bundle.deltas.similar import take_sample
+from local_imager.deliver.bundle.deltas.windows import Head, delta_windows, render_head
+from local_imager.deliver.bundle.form.inventory import Inventory, Named, render_inventory
 from local_imager.oci.model import Digest
 from tests.bundlefiles import (
     Member,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.form.model import Bundle
 from tests.unit.deliver.bundle.nearside import NearSide
 
 # An escape, a C1 control sequence, a right-to-left override, a line break.

@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 def program(folder: Path) -> Iterator[Killer]:
     modules = (
         "local_imager.cli.bundle_create",
-        "local_imager.deliver.bundle.create",
+        "local_imager.deliver.bundle.near.create",
         "local_imager.cli.context",
         "local_imager.cli.passphrase",
         "local_imager.cli.progress",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.report import REPORT_PREFIX
+from local_imager.deliver.bundle.far.report import REPORT_PREFIX
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Index
 from local_imager.oci.names import attached_to
@@ -58,8 +58,8 @@ def program(folder: Path) -> Iterator[Killer]:
     with killer(
         folder,
         "local_imager.cli.bundle_import",
-        "local_imager.deliver.bundle.importing",
-        "local_imager.deliver.bundle.reportfiles",
+        "local_imager.deliver.bundle.far.importing",
+        "local_imager.deliver.bundle.far.reportfiles",
         "local_imager.cli.context",
         "local_imager.pipeline",
         "local_imager.cli.progress",

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.signing import check_signature, load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.signing import (
+    check_signature,
+    load_private_key,
+    sign_manifest,
+)
 from local_imager.errors import InputError, VerificationRefused
 from local_imager.sources.patterns import BUNDLES
 from local_imager.sources.trust import TrustPolicy

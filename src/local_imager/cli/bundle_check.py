@@ -17,9 +17,9 @@ from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
-    from local_imager.deliver.bundle.check import Question
-    from local_imager.deliver.bundle.proofs import AssetProof, Completeness, Lack
-    from local_imager.deliver.bundle.verifying import VerifiedFile
+    from local_imager.deliver.bundle.proof.check import Question
+    from local_imager.deliver.bundle.proof.proofs import AssetProof, Completeness, Lack
+    from local_imager.deliver.bundle.reading.verifying import VerifiedFile
 
 _ARCH: Final = click.Choice(["amd64", "arm64"])
 # A person reads a screen of faults; `bundle verify` is there for more.
@@ -81,7 +81,7 @@ def check(
     made for: its versions, schematics and architectures. Exits 0 when nothing is missing, 1 when
     something is, 3 when bytes are damaged or an image, lock or signature is refused.
     """
-    from local_imager.deliver.bundle.check import check_files
+    from local_imager.deliver.bundle.proof.check import check_files
 
     app: App = ctx.obj.with_flags({"builder": builder})
     found = check_files(
@@ -111,8 +111,8 @@ def _question(
     hosts: Sequence[Any],
     have: str | None,
 ) -> Question:
-    from local_imager.deliver.bundle.check import Question
-    from local_imager.deliver.bundle.inventory import read_inventory
+    from local_imager.deliver.bundle.form.inventory import read_inventory
+    from local_imager.deliver.bundle.proof.check import Question
     from local_imager.profile.assetname import AssetName
     from local_imager.profile.version import TalosVersion
     from local_imager.schematic.parse import read_schematic

@@ -13,10 +13,10 @@ from local_imager.cli.sizes import counted, human_size
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
-    from local_imager.deliver.bundle.create import Created, Form, Preview
-    from local_imager.deliver.bundle.model import Bundle
-    from local_imager.deliver.bundle.order import Order
-    from local_imager.deliver.bundle.signing import SigningKey
+    from local_imager.deliver.bundle.form.model import Bundle
+    from local_imager.deliver.bundle.form.signing import SigningKey
+    from local_imager.deliver.bundle.near.create import Created, Form, Preview
+    from local_imager.deliver.bundle.near.order import Order
 
 _ARCH: Final = click.Choice(["amd64", "arm64"])
 _SHOWN_PARTS: Final = 40
@@ -90,7 +90,7 @@ def create(ctx: click.Context, /, as_json: bool, dry_run: bool, **given: Any) ->
         else:
             _print_lines(_preview_lines(preview))
         return
-    from local_imager.deliver.bundle.create import create_bundle
+    from local_imager.deliver.bundle.near.create import create_bundle
 
     created = create_bundle(app.factory, order, form, app.sink)
     if as_json:
@@ -100,7 +100,7 @@ def create(ctx: click.Context, /, as_json: bool, dry_run: bool, **given: Any) ->
 
 
 def _order(given: dict[str, Any]) -> Order:
-    from local_imager.deliver.bundle.order import (
+    from local_imager.deliver.bundle.near.order import (
         ALL,
         Order,
         parse_image,
@@ -133,8 +133,8 @@ def _order(given: dict[str, Any]) -> Order:
 
 def _form(app: App, given: dict[str, Any]) -> Form:
     from local_imager.cli.sizes import parse_size
-    from local_imager.deliver.bundle.create import Form
-    from local_imager.deliver.bundle.inventory import read_inventory
+    from local_imager.deliver.bundle.form.inventory import read_inventory
+    from local_imager.deliver.bundle.near.create import Form
 
     packed = given["packed"]
     output = Path(given["output"] or "bundle.tar")
@@ -156,13 +156,13 @@ def _key(app: App, path: str | None) -> SigningKey | None:
     if path is None:
         return None
     from local_imager.cli.passphrase import passphrase_for
-    from local_imager.deliver.bundle.signing import load_private_key
+    from local_imager.deliver.bundle.form.signing import load_private_key
 
     return load_private_key(Path(path), passphrase_for(Path(path)), app.sink)
 
 
 def _preview(app: App, order: Order, form: Form) -> Preview:
-    from local_imager.deliver.bundle.create import preview_bundle
+    from local_imager.deliver.bundle.near.create import preview_bundle
     from local_imager.oci.layout import Layout
 
     with app.factory.store.workspace() as folder:

@@ -14,9 +14,9 @@ from local_imager.errors import ExitCode, InputError, SourceError
 from local_imager.events import printable
 
 if TYPE_CHECKING:
-    from local_imager.deliver.bundle.diff import Lacking
-    from local_imager.deliver.bundle.head import Head
-    from local_imager.deliver.bundle.inventory import Inventory
+    from local_imager.deliver.bundle.form.inventory import Inventory
+    from local_imager.deliver.bundle.look.diff import Lacking
+    from local_imager.deliver.bundle.reading.head import Head
 
 _SHOWN: Final = 200
 
@@ -34,7 +34,7 @@ def diff(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
     lacks.
     """
     first, second = _read(a), _read(b)
-    from local_imager.deliver.bundle.head import Head
+    from local_imager.deliver.bundle.reading.head import Head
 
     if isinstance(first, Head) and isinstance(second, Head):
         differs = _two_bundles(first, second, as_json)
@@ -48,8 +48,8 @@ def diff(ctx: click.Context, a: str, b: str, as_json: bool) -> None:
 
 def _read(path: str) -> Head | Inventory:
     """Tell a bundle from an inventory by its first byte: only one of them is JSON."""
-    from local_imager.deliver.bundle.head import read_head
-    from local_imager.deliver.bundle.inventory import read_inventory
+    from local_imager.deliver.bundle.form.inventory import read_inventory
+    from local_imager.deliver.bundle.reading.head import read_head
 
     if not _is_json(Path(path)):
         return read_head(path)
@@ -72,8 +72,8 @@ def _is_json(path: Path) -> bool:
 
 
 def _two_bundles(old: Head, new: Head, as_json: bool) -> bool:
-    from local_imager.deliver.bundle.diff import differences, lacking
-    from local_imager.deliver.bundle.view import needed_blobs
+    from local_imager.deliver.bundle.look.diff import differences, lacking
+    from local_imager.deliver.bundle.look.view import needed_blobs
 
     found = differences(old.bundle, new.bundle)
     same = old.label.set_digest == new.label.set_digest
@@ -106,9 +106,9 @@ def _same_file(old: Head, new: Head) -> bool:
 
 
 def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) -> bool:
-    from local_imager.deliver.bundle.diff import far_side_lacks
-    from local_imager.deliver.bundle.head import Head
-    from local_imager.deliver.bundle.inventory import Inventory
+    from local_imager.deliver.bundle.form.inventory import Inventory
+    from local_imager.deliver.bundle.look.diff import far_side_lacks
+    from local_imager.deliver.bundle.reading.head import Head
 
     if not isinstance(far, Inventory) or not isinstance(bundle, Head):
         raise InputError(
@@ -133,7 +133,7 @@ def _far_side(far: Head | Inventory, bundle: Head | Inventory, as_json: bool) ->
 
 
 def _lacks(missing: Lacking) -> Iterator[str]:
-    from local_imager.deliver.bundle.page import short_name
+    from local_imager.deliver.bundle.form.words import short_name
 
     for lack in missing.items[:_SHOWN]:
         name = printable(short_name(lack.item.name), limit=300)

@@ -16,11 +16,11 @@ from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
-    from local_imager.deliver.bundle.completing import Outcome
-    from local_imager.deliver.bundle.importing import Imported
-    from local_imager.deliver.bundle.report import FileReport, ImportReport
-    from local_imager.deliver.bundle.reportfiles import ReportFiles
-    from local_imager.deliver.bundle.signing import SigningKey
+    from local_imager.deliver.bundle.far.completing import Outcome
+    from local_imager.deliver.bundle.far.importing import Imported
+    from local_imager.deliver.bundle.far.report import FileReport, ImportReport
+    from local_imager.deliver.bundle.far.reportfiles import ReportFiles
+    from local_imager.deliver.bundle.form.signing import SigningKey
     from local_imager.store.store import Store
 
 # A person reads a screen of faults; the report has them all.
@@ -73,8 +73,8 @@ def import_(ctx: click.Context, /, **given: Any) -> None:
     was. Exits 0 when all is well (parts may be missing yet), 3 when something was refused or
     damaged, 5 when the disk is too small.
     """
-    from local_imager.deliver.bundle.importing import Handout, import_files
-    from local_imager.deliver.bundle.intake import Wishes
+    from local_imager.deliver.bundle.far.importing import Handout, import_files
+    from local_imager.deliver.bundle.far.intake import Wishes
 
     app: App = ctx.obj
     policy = bundle_policy(app, given["key"])
@@ -111,7 +111,7 @@ def import_(ctx: click.Context, /, **given: Any) -> None:
 def _signing_key(app: App, path: str | None) -> SigningKey | None:
     """Open the key before an hour of reading, not after it."""
     from local_imager.cli.passphrase import passphrase_for
-    from local_imager.deliver.bundle.signing import load_private_key
+    from local_imager.deliver.bundle.form.signing import load_private_key
 
     if path is None:
         return None
@@ -134,7 +134,7 @@ def _reports(
     app: App, done: Imported, folder: str | None, key: SigningKey | None, *, dry_run: bool
 ) -> list[ReportFiles | None]:
     """Write the reports; those of a dry run only where a person names the folder."""
-    from local_imager.deliver.bundle.reportfiles import write_report
+    from local_imager.deliver.bundle.far.reportfiles import write_report
 
     if dry_run and folder is None:
         return [None for _ in done.reports]
@@ -199,7 +199,7 @@ def _report(report: ImportReport) -> Iterator[str]:
 
 def _present(report: ImportReport) -> Iterator[str]:
     """Nobody reads a hundred names of what was there before; the report has them."""
-    from local_imager.deliver.bundle.page import short_name
+    from local_imager.deliver.bundle.form.words import short_name
 
     found = [one for one in report.outcomes if report.state_of(one) == "present"]
     if len(found) == sum(report.counts.values()) > 0:
@@ -237,7 +237,7 @@ def _file(file: FileReport) -> Iterator[str]:
 
 
 def _outcome(report: ImportReport, one: Outcome) -> Iterator[str]:
-    from local_imager.deliver.bundle.page import short_name
+    from local_imager.deliver.bundle.form.words import short_name
 
     state = report.state_of(one)
     word, colour = _WORDS[state]
@@ -256,7 +256,7 @@ def _outcome(report: ImportReport, one: Outcome) -> Iterator[str]:
 
 
 def _signer(one: Outcome) -> str:
-    from local_imager.deliver.bundle.page import short_signer
+    from local_imager.deliver.bundle.form.words import short_signer
 
     if one.unverified:
         return click.style("  NOT VERIFIED", fg="red")
@@ -272,7 +272,7 @@ def _missing(report: ImportReport) -> Iterator[str]:
 
 
 def _summary(report: ImportReport) -> str:
-    from local_imager.deliver.bundle.page import verdict_text
+    from local_imager.deliver.bundle.far.page import verdict_text
 
     return click.style(verdict_text(report), bold=True)
 
@@ -305,7 +305,7 @@ def _numbers(numbers: Sequence[int]) -> str:
 
 
 def _items(names: Sequence[str]) -> str:
-    from local_imager.deliver.bundle.page import short_name
+    from local_imager.deliver.bundle.form.words import short_name
 
     shown = ", ".join(_shown(short_name(name)) for name in names[:_SHOWN_ITEMS])
     more = len(names) - _SHOWN_ITEMS

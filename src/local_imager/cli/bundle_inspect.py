@@ -12,8 +12,8 @@ from local_imager.cli.sizes import counted, human_size
 from local_imager.events import printable
 
 if TYPE_CHECKING:
-    from local_imager.deliver.bundle.head import Head
-    from local_imager.deliver.bundle.view import Amount, ItemView, PartView, View
+    from local_imager.deliver.bundle.look.view import Amount, ItemView, PartView, View
+    from local_imager.deliver.bundle.reading.head import Head
 
 # Of a hundred extensions the first lines say enough; --json has them all.
 _SHOWN: Final = 200
@@ -31,14 +31,14 @@ def inspect(file: str, manifest: bool, as_json: bool) -> None:
     """
     if manifest and as_json:
         raise click.UsageError("--manifest writes the manifest itself, which is JSON: give one")
-    from local_imager.deliver.bundle.head import read_head
+    from local_imager.deliver.bundle.reading.head import read_head
 
     head = read_head(file)
     if manifest:
         sys.stdout.buffer.write(head.manifest)
         sys.stdout.buffer.flush()
         return
-    from local_imager.deliver.bundle.view import view_of
+    from local_imager.deliver.bundle.look.view import view_of
 
     view = view_of(head.bundle)
     if as_json:
@@ -51,7 +51,7 @@ def inspect(file: str, manifest: bool, as_json: bool) -> None:
 def _print_json(file: str, head: Head, view: View) -> None:
     import json
 
-    from local_imager.deliver.bundle.tarform import part_size
+    from local_imager.deliver.bundle.form.tarform import part_size
 
     label, sizes = head.label, range(1, head.label.count + 1)
     manifest_bytes = len(head.manifest)
@@ -97,7 +97,7 @@ def _lines(head: Head, view: View) -> Iterator[str]:
 
 
 def _totals(head: Head, view: View) -> Iterator[str]:
-    from local_imager.deliver.bundle.tarform import part_size
+    from local_imager.deliver.bundle.form.tarform import part_size
 
     size = part_size(head.bundle, head.label.number, manifest_size_bytes=len(head.manifest))
     yield f"{human_size(size):>10}  this file (before compression, if it is compressed)"
@@ -118,7 +118,7 @@ def _amount(amount: Amount) -> str:
 
 
 def _items(title: str, views: Sequence[ItemView]) -> Iterator[str]:
-    from local_imager.deliver.bundle.page import short_signer
+    from local_imager.deliver.bundle.form.words import short_signer
 
     if not views:
         return
@@ -149,7 +149,7 @@ def _parts(own: int, parts: Sequence[PartView]) -> Iterator[str]:
 
 
 def _name(name: str) -> str:
-    from local_imager.deliver.bundle.page import short_name
+    from local_imager.deliver.bundle.form.words import short_name
 
     return _shown(short_name(name))
 

@@ -17,8 +17,8 @@ from local_imager.events import printable
 
 if TYPE_CHECKING:
     from local_imager.cli.context import App
-    from local_imager.deliver.bundle.faults import Fault
-    from local_imager.deliver.bundle.verifying import (
+    from local_imager.deliver.bundle.reading.faults import Fault
+    from local_imager.deliver.bundle.reading.verifying import (
         MissingPart,
         Verification,
         VerifiedFile,
@@ -65,7 +65,7 @@ def verify(
     the policy has a rule for bundles, or --key names who signs. Exits 0 when all is well, 3 when
     there is a fault or the signature is refused, 2 when there is no bundle to look at.
     """
-    from local_imager.deliver.bundle.verifying import verify_files
+    from local_imager.deliver.bundle.reading.verifying import verify_files
 
     app: App = ctx.obj
     policy = bundle_policy(app, key)
@@ -126,7 +126,7 @@ def _unsigned(one: VerifiedSet) -> Iterator[str]:
 
 
 def _holds(one: VerifiedSet) -> str:
-    from local_imager.deliver.bundle.verifying import carried_bytes
+    from local_imager.deliver.bundle.reading.verifying import carried_bytes
 
     kinds = Counter(item.kind for item in one.bundle.items)
     parts = [_count(kinds[kind], kind) for kind in ("image", "asset", "document") if kinds[kind]]

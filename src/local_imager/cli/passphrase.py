@@ -12,7 +12,7 @@ import click
 
 def passphrase_for(key: Path) -> Callable[[], bytes] | None:
     """Return a function that gives the passphrase of a key; None when nobody can be asked."""
-    from local_imager.deliver.bundle.signing import KEY_VARIABLE
+    from local_imager.deliver.bundle.form.signing import KEY_VARIABLE
 
     given = os.environ.get(KEY_VARIABLE)
     if given is not None:

@@ -158,7 +158,7 @@ def bundle_policy(app: App, key: str | None) -> TrustPolicy:
 
     What looks wrong in it is told. Raises :class:`SettingsError`.
     """
-    from local_imager.deliver.bundle.signing import policy_with_key
+    from local_imager.deliver.bundle.form.signing import policy_with_key
     from local_imager.events import Message
 
     policy = _settings(app)

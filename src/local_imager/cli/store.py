@@ -213,7 +213,7 @@ def inventory(ctx: click.Context, output: str | None, force: bool, names: bool) 
 
     The document holds digests and sizes and, unless --names is given, no names.
     """
-    from local_imager.deliver.bundle.inventory import make_inventory, render_inventory
+    from local_imager.deliver.bundle.form.inventory import make_inventory, render_inventory
 
     to_file = output is not None and output != "-"
     if to_file and Path(str(output)).exists() and not force:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.inventory import render_inventory
-from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.inventory import render_inventory
+from local_imager.deliver.bundle.form.signing import load_private_key, sign_manifest
 from local_imager.schematic.parse import parse_schematic
 from tests.bundlefiles import Sample
 from tests.unit.deliver.bundle.nearbundles import (

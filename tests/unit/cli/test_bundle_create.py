@@ -12,7 +12,7 @@ import pytest
 
 from local_imager.cli.main import run
 from local_imager.cli.sizes import parse_size
-from local_imager.deliver.bundle.inventory import make_inventory, render_inventory
+from local_imager.deliver.bundle.form.inventory import make_inventory, render_inventory
 from local_imager.errors import InputError
 from local_imager.store.store import Store
 from tests.unit.deliver.bundle.making import (

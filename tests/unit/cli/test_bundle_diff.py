@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.inventory import Inventory, render_inventory
-from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.form.inventory import Inventory, render_inventory
+from local_imager.deliver.bundle.form.model import Bundle
 from local_imager.oci.model import Digest
 from tests.unit.deliver.bundle.samples import (
     IMAGER,

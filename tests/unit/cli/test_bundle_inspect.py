@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.manifest import render_bundle
-from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.form.manifest import render_bundle
+from local_imager.deliver.bundle.form.model import Bundle
 from local_imager.oci.model import Digest
 from tests.unit.deliver.bundle.samples import (
     IMAGER,

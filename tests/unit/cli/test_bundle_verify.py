@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.signing import load_private_key, sign_manifest
 from tests.bundlefiles import IMAGES, Member, Sample, make_sample, packed, strange_header, written
 from tests.unit.deliver.bundle.damages import at, drop, flip
 

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from local_imager.cli.main import run
-from local_imager.deliver.bundle.inventory import make_inventory, read_inventory, render_inventory
+from local_imager.deliver.bundle.form.inventory import (
+    make_inventory,
+    read_inventory,
+    render_inventory,
+)
 from local_imager.store.store import Store
 from tests.unit.store.test_store import put
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from local_imager.deliver.bundle.partstream import CHUNK_BYTES
-from local_imager.deliver.bundle.reader import LookOnly, PartReading, read_part
-from local_imager.deliver.bundle.tarform import member_header, padding
+from local_imager.deliver.bundle.form.tarform import member_header, padding
+from local_imager.deliver.bundle.reading.partstream import CHUNK_BYTES
+from local_imager.deliver.bundle.reading.reader import LookOnly, PartReading, read_part
 from local_imager.events import NULL_SINK
 from tests.bundlefiles import (
     IMAGES,

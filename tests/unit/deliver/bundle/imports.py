@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local_imager.deliver.bundle.importing import Imported, import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.report import ImportReport
+from local_imager.deliver.bundle.far.importing import Imported, import_files
+from local_imager.deliver.bundle.far.intake import Wishes
+from local_imager.deliver.bundle.far.report import ImportReport
 from local_imager.events import RecordingSink
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Reference

@@ -14,15 +14,15 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from local_imager.build.request import ImagerRequest
-from local_imager.deliver.bundle.create import (
+from local_imager.deliver.bundle.near.create import (
     Created,
     Form,
     Preview,
     create_bundle,
     preview_bundle,
 )
-from local_imager.deliver.bundle.order import Order, SchematicFile
-from local_imager.deliver.bundle.reader import LookOnly, open_part, read_part
+from local_imager.deliver.bundle.near.order import Order, SchematicFile
+from local_imager.deliver.bundle.reading.reader import LookOnly, open_part, read_part
 from local_imager.events import NULL_SINK, Message, RecordingSink
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Reference

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.check import Question, check_files
-from local_imager.deliver.bundle.contents import (
+from local_imager.deliver.bundle.form.inventory import Inventory
+from local_imager.deliver.bundle.form.model import Bundle, Piece
+from local_imager.deliver.bundle.near.contents import (
     DocumentRoot,
     ImageRoot,
     compose,
 )
-from local_imager.deliver.bundle.inventory import Inventory
-from local_imager.deliver.bundle.model import Bundle, Piece
-from local_imager.deliver.bundle.proofs import Completeness, Lack
+from local_imager.deliver.bundle.proof.check import Question, check_files
+from local_imager.deliver.bundle.proof.proofs import Completeness, Lack
 from local_imager.events import NULL_SINK
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest

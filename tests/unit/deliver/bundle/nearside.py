@@ -9,18 +9,10 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from local_imager.deliver.bundle.contents import (
-    AssetRoot,
-    Contents,
-    DocumentRoot,
-    ImageRoot,
-    compose,
-)
-from local_imager.deliver.bundle.manifest import render_bundle, render_label
-from local_imager.deliver.bundle.model import Bundle, PartLabel, Piece
-from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
-from local_imager.deliver.bundle.split import split_bundle
-from local_imager.deliver.bundle.tarform import (
+from local_imager.deliver.bundle.form.manifest import render_bundle, render_label
+from local_imager.deliver.bundle.form.model import Bundle, PartLabel, Piece
+from local_imager.deliver.bundle.form.signing import load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.tarform import (
     END_MARK,
     INDEX_NAME,
     LAYOUT_MARKER,
@@ -29,6 +21,14 @@ from local_imager.deliver.bundle.tarform import (
     padding,
     pieces_of,
 )
+from local_imager.deliver.bundle.near.contents import (
+    AssetRoot,
+    Contents,
+    DocumentRoot,
+    ImageRoot,
+    compose,
+)
+from local_imager.deliver.bundle.near.split import split_bundle
 from local_imager.oci.model import Digest
 from local_imager.sources.patterns import BUNDLES
 from local_imager.sources.trust import TrustPolicy

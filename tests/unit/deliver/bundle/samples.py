@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from local_imager.deliver.bundle.manifest import render_bundle, render_label
-from local_imager.deliver.bundle.model import (
+from local_imager.deliver.bundle.form.manifest import render_bundle, render_label
+from local_imager.deliver.bundle.form.model import (
     MANIFEST_NAME,
     PART_NAME,
     Blob,
@@ -17,7 +17,7 @@ from local_imager.deliver.bundle.model import (
     Piece,
     Rebuild,
 )
-from local_imager.deliver.bundle.tarform import member_header, padding
+from local_imager.deliver.bundle.form.tarform import member_header, padding
 from local_imager.oci.model import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor, Digest
 
 IMAGER = "registry.example/siderolabs/imager:v1.13.0"

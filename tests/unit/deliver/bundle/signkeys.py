@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from local_imager.deliver.bundle.signing import (
+from local_imager.deliver.bundle.form.signing import (
     SigningKey,
 )
 from local_imager.sources.patterns import BUNDLES

@@ -13,16 +13,16 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.contents import AssetRoot, ImageRoot, compose
-from local_imager.deliver.bundle.delta import plan_delta
-from local_imager.deliver.bundle.importing import Handout, import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.inventory import make_inventory
-from local_imager.deliver.bundle.model import Blob, Item, Piece, Rebuild
-from local_imager.deliver.bundle.rebuild import rebuild_blob
-from local_imager.deliver.bundle.report import ImportReport
-from local_imager.deliver.bundle.segments import drop_segments, join_segments, segment_path
-from local_imager.deliver.bundle.signing import read_signature
+from local_imager.deliver.bundle.deltas.delta import plan_delta
+from local_imager.deliver.bundle.deltas.rebuild import rebuild_blob
+from local_imager.deliver.bundle.far.importing import Handout, import_files
+from local_imager.deliver.bundle.far.intake import Wishes
+from local_imager.deliver.bundle.far.report import ImportReport
+from local_imager.deliver.bundle.far.segments import drop_segments, join_segments, segment_path
+from local_imager.deliver.bundle.form.inventory import make_inventory
+from local_imager.deliver.bundle.form.model import Blob, Item, Piece, Rebuild
+from local_imager.deliver.bundle.form.signing import read_signature
+from local_imager.deliver.bundle.near.contents import AssetRoot, ImageRoot, compose
 from local_imager.errors import InputError, LocalImagerError
 from local_imager.events import RecordingSink
 from local_imager.oci.durable import FileLock

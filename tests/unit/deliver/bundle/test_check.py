@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.check import Question, check_files
-from local_imager.deliver.bundle.contents import (
-    ROLE_SCHEMATIC,
-    DocumentRoot,
-)
+from local_imager.deliver.bundle.form.words import ROLE_SCHEMATIC
+from local_imager.deliver.bundle.near.contents import DocumentRoot
+from local_imager.deliver.bundle.proof.check import Question, check_files
 from local_imager.errors import InputError, PlanError
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import Digest, Reference

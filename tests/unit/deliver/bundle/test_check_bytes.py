@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.inventory import Inventory
-from local_imager.deliver.bundle.model import Blob, Bundle, Piece, Rebuild
+from local_imager.deliver.bundle.form.inventory import Inventory
+from local_imager.deliver.bundle.form.model import Blob, Bundle, Piece, Rebuild
 from local_imager.errors import InputError
 from local_imager.oci.model import MEDIA_INDEX, Descriptor, Digest
 from local_imager.schematic.parse import parse_schematic

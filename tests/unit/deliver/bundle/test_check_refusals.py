@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.contents import (
-    ROLE_LOCK,
-    DocumentRoot,
-)
-from local_imager.deliver.bundle.signing import load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.signing import load_private_key, sign_manifest
+from local_imager.deliver.bundle.form.words import ROLE_LOCK
+from local_imager.deliver.bundle.near.contents import DocumentRoot
 from local_imager.errors import InputError, VerificationRefused
 from local_imager.pipeline.lockfile import render_lock
 from local_imager.profile.assetname import AssetName

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.contents import (
+from local_imager.deliver.bundle.form.manifest import parse_bundle, render_bundle
+from local_imager.deliver.bundle.form.model import Blob
+from local_imager.deliver.bundle.form.words import ROLE_LOCK
+from local_imager.deliver.bundle.near.contents import (
     DOCUMENT_PREFIX,
-    ROLE_LOCK,
     AssetRoot,
     Contents,
     DocumentRoot,
     ImageRoot,
     compose,
 )
-from local_imager.deliver.bundle.manifest import parse_bundle, render_bundle
-from local_imager.deliver.bundle.model import Blob
 from local_imager.errors import NotFound, SourceError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import (

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle import create as creating
-from local_imager.deliver.bundle import outfile
-from local_imager.deliver.bundle.writer import stream_part
+from local_imager.deliver.bundle.near import create as creating
+from local_imager.deliver.bundle.near import outfile
+from local_imager.deliver.bundle.near.writer import stream_part
 from local_imager.errors import HostError, InputError, IntegrityError, StoreError
 from local_imager.events import Progress, StepFinished
 from local_imager.oci.layout import Layout

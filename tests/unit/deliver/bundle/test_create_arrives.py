@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from local_imager.deliver.bundle.create import Form, create_bundle
-from local_imager.deliver.bundle.importing import import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.order import Order
+from local_imager.deliver.bundle.far.importing import import_files
+from local_imager.deliver.bundle.far.intake import Wishes
+from local_imager.deliver.bundle.near.create import Form, create_bundle
+from local_imager.deliver.bundle.near.order import Order
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.pipeline.factory import Factory
 from local_imager.settings import Settings, TrustEntries

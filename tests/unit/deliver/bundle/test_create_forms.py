@@ -7,9 +7,13 @@ import tarfile
 
 import pytest
 
-from local_imager.deliver.bundle.create import Created
-from local_imager.deliver.bundle.inventory import make_inventory
-from local_imager.deliver.bundle.signing import check_signature, load_private_key, read_signature
+from local_imager.deliver.bundle.form.inventory import make_inventory
+from local_imager.deliver.bundle.form.signing import (
+    check_signature,
+    load_private_key,
+    read_signature,
+)
+from local_imager.deliver.bundle.near.create import Created
 from local_imager.errors import InputError
 from local_imager.oci.model import (
     MEDIA_CONFIG,

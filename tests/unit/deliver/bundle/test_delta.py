@@ -8,14 +8,14 @@ from random import Random
 
 import pytest
 
-from local_imager.deliver.bundle import delta, windows
-from local_imager.deliver.bundle.consistency import check_bundle
-from local_imager.deliver.bundle.delta import DeltaPlan, leave_out, plan_delta
-from local_imager.deliver.bundle.inventory import Inventory
-from local_imager.deliver.bundle.manifest import parse_bundle, render_bundle
-from local_imager.deliver.bundle.model import Blob, Bundle, Item
-from local_imager.deliver.bundle.rebuild import rebuild_blob
-from local_imager.deliver.bundle.split import whole_part
+from local_imager.deliver.bundle.deltas import delta, windows
+from local_imager.deliver.bundle.deltas.delta import DeltaPlan, leave_out, plan_delta
+from local_imager.deliver.bundle.deltas.rebuild import rebuild_blob
+from local_imager.deliver.bundle.form.consistency import check_bundle
+from local_imager.deliver.bundle.form.inventory import Inventory
+from local_imager.deliver.bundle.form.manifest import parse_bundle, render_bundle
+from local_imager.deliver.bundle.form.model import Blob, Bundle, Item
+from local_imager.deliver.bundle.near.split import whole_part
 from local_imager.events import Progress, RecordingSink
 from local_imager.oci.model import MEDIA_INDEX, Descriptor, Digest
 from local_imager.store.records import AssetRecord

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from local_imager.deliver.bundle.diff import differences, far_side_lacks, lacking
-from local_imager.deliver.bundle.model import Bundle
-from local_imager.deliver.bundle.view import Amount
+from local_imager.deliver.bundle.form.model import Bundle
+from local_imager.deliver.bundle.look.diff import differences, far_side_lacks, lacking
+from local_imager.deliver.bundle.look.view import Amount
 from tests.unit.deliver.bundle.samples import (
     ASSET,
     IMAGER,

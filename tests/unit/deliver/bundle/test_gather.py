@@ -8,14 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.contents import (
-    ROLE_KEY,
-    ROLE_LOCK,
-    ROLE_POLICY,
-    ROLE_SCHEMATIC,
-)
-from local_imager.deliver.bundle.gather import gather
-from local_imager.deliver.bundle.policytext import policy_documents
+from local_imager.deliver.bundle.form.words import ROLE_KEY, ROLE_LOCK, ROLE_POLICY, ROLE_SCHEMATIC
+from local_imager.deliver.bundle.near.gather import gather
+from local_imager.deliver.bundle.near.policytext import policy_documents
 from local_imager.errors import NotFound, PlanError, VerificationRefused
 from local_imager.oci.model import Digest, Reference
 from local_imager.pipeline.lockfile import render_lock

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.handout import refuse_rollback
-from local_imager.deliver.bundle.importing import Handout, import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.report import ImportReport
+from local_imager.deliver.bundle.far.handout import refuse_rollback
+from local_imager.deliver.bundle.far.importing import Handout, import_files
+from local_imager.deliver.bundle.far.intake import Wishes
+from local_imager.deliver.bundle.far.report import ImportReport
 from local_imager.errors import ExitCode, VerificationRefused
 from local_imager.events import NULL_SINK
 from local_imager.sources.rootfile import default_root_file, kept_root_file, trust_dir

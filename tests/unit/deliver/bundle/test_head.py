@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from local_imager.deliver.bundle.head import read_head
-from local_imager.deliver.bundle.model import Bundle
+from local_imager.deliver.bundle.form.model import Bundle
+from local_imager.deliver.bundle.reading.head import read_head
 from local_imager.errors import InputError, SourceError
 from local_imager.oci.model import Digest
 from tests.unit.deliver.bundle.samples import head_bytes, in_two_parts, sample
@@ -44,7 +44,8 @@ def test_a_compressed_file(tmp_path: Path) -> None:
 
 def test_standard_input_that_goes_on_for_ever(tmp_path: Path) -> None:
     path = put(tmp_path, sample())
-    code = "from local_imager.deliver.bundle.head import read_head; print(read_head('-').label)"
+    module = "local_imager.deliver.bundle.reading.head"
+    code = f"from {module} import read_head; print(read_head('-').label)"
     endless = subprocess.Popen(["cat", path, "/dev/zero"], stdout=subprocess.PIPE)
     said = subprocess.check_output([sys.executable, "-c", code], stdin=endless.stdout)
     assert endless.stdout is not None

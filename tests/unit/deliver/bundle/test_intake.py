@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from local_imager.deliver.bundle.importing import Handout, import_files
-from local_imager.deliver.bundle.intake import Wishes
+from local_imager.deliver.bundle.far.importing import Handout, import_files
+from local_imager.deliver.bundle.far.intake import Wishes
 from local_imager.errors import ExitCode, HostError, VerificationRefused
 from local_imager.events import Message, RecordingSink
 from local_imager.oci.layout import Document, Layout

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.delta import plan_delta
-from local_imager.deliver.bundle.inventory import make_inventory
-from local_imager.deliver.bundle.split import whole_part
+from local_imager.deliver.bundle.deltas.delta import plan_delta
+from local_imager.deliver.bundle.form.inventory import make_inventory
+from local_imager.deliver.bundle.near.split import whole_part
 from local_imager.errors import ExitCode, InputError, VerificationRefused
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle import inventory as module
-from local_imager.deliver.bundle.inventory import (
+from local_imager.deliver.bundle.form import inventory as module
+from local_imager.deliver.bundle.form.inventory import (
     Inventory,
     Named,
     make_inventory,

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.contents import ARTIFACT_DOCUMENT, Contents
-from local_imager.deliver.bundle.importing import import_files
-from local_imager.deliver.bundle.intake import Wishes
-from local_imager.deliver.bundle.model import Blob, Bundle, Item
-from local_imager.deliver.bundle.report import ImportReport
-from local_imager.deliver.bundle.split import whole_part
+from local_imager.deliver.bundle.far.importing import import_files
+from local_imager.deliver.bundle.far.intake import Wishes
+from local_imager.deliver.bundle.far.report import ImportReport
+from local_imager.deliver.bundle.form.model import Blob, Bundle, Item
+from local_imager.deliver.bundle.near.contents import ARTIFACT_DOCUMENT, Contents
+from local_imager.deliver.bundle.near.split import whole_part
 from local_imager.errors import ExitCode, SettingsError
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import (
@@ -295,7 +295,7 @@ def test_a_policy_that_cannot_be_asked_is_an_error_and_no_refusal(
     def unusable(*_: object, **__: object) -> None:
         raise SettingsError("the trusted root cannot be read")
 
-    monkeypatch.setattr("local_imager.deliver.bundle.judging.verify_image", unusable)
+    monkeypatch.setattr("local_imager.deliver.bundle.far.judging.verify_image", unusable)
     with pytest.raises(SettingsError):
         import_files([str(p) for p in near.write()], store, Wishes(near.policy()), NULL_SINK)
     assert store.layout.entries() == ()

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle import consistency
-from local_imager.deliver.bundle import manifest as module
-from local_imager.deliver.bundle.manifest import (
+from local_imager.deliver.bundle.form import consistency
+from local_imager.deliver.bundle.form import manifest as module
+from local_imager.deliver.bundle.form.manifest import (
     parse_bundle,
     parse_label,
     render_bundle,
     render_label,
 )
-from local_imager.deliver.bundle.model import (
+from local_imager.deliver.bundle.form.model import (
     MAX_BLOBS,
     MAX_ITEMS,
     MAX_MANIFEST_BYTES,

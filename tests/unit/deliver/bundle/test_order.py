@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.order import (
+from local_imager.deliver.bundle.near.order import (
     MAX_IMAGES_FILE_BYTES,
     Order,
     parse_image,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from local_imager.deliver.bundle.outfile import (
+from local_imager.deliver.bundle.near.outfile import (
     Comparison,
     Differs,
     growing,
@@ -19,9 +19,9 @@ from local_imager.deliver.bundle.outfile import (
     part_name,
     refuse_foreign,
 )
-from local_imager.deliver.bundle.packed import Packed
-from local_imager.deliver.bundle.packing import filler_for
-from local_imager.deliver.bundle.pump import BUFFER_BYTES, pumping
+from local_imager.deliver.bundle.near.packed import Packed
+from local_imager.deliver.bundle.near.pump import BUFFER_BYTES, pumping
+from local_imager.deliver.bundle.reading.packing import filler_for
 from local_imager.errors import InputError, StoreError
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.model import Blob, Bundle, PartLabel, Piece
-from local_imager.deliver.bundle.partstream import CHUNK_BYTES
-from local_imager.deliver.bundle.reader import LookOnly, PartReading, open_part, read_part
-from local_imager.deliver.bundle.tarform import part_size
+from local_imager.deliver.bundle.form.model import Blob, Bundle, PartLabel, Piece
+from local_imager.deliver.bundle.form.tarform import part_size
+from local_imager.deliver.bundle.reading.partstream import CHUNK_BYTES
+from local_imager.deliver.bundle.reading.reader import LookOnly, PartReading, open_part, read_part
 from local_imager.errors import InputError, VerificationRefused
 from local_imager.events import NULL_SINK, Progress, RecordingSink
 from local_imager.oci.model import Digest
@@ -258,7 +258,7 @@ def test_a_file_and_standard_input_are_opened(tmp_path: Path) -> None:
     with open_part(path) as stream:
         assert read_part(stream, "site.tar", LookOnly(), NULL_SINK).faults == ()
     program = (
-        "from local_imager.deliver.bundle.reader import *\n"
+        "from local_imager.deliver.bundle.reading.reader import *\n"
         "from local_imager.events import NULL_SINK\n"
         "with open_part('-') as stream:\n"
         "    print(read_part(stream, '-', LookOnly(), NULL_SINK).pieces_seen)\n"

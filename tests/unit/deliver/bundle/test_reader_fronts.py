@@ -6,11 +6,11 @@ import tarfile
 
 import pytest
 
-from local_imager.deliver.bundle import astray, faults
-from local_imager.deliver.bundle.course import Course
-from local_imager.deliver.bundle.manifest import render_label
-from local_imager.deliver.bundle.model import PartLabel
-from local_imager.deliver.bundle.tarform import END_MARK, member_header
+from local_imager.deliver.bundle.form.manifest import render_label
+from local_imager.deliver.bundle.form.model import PartLabel
+from local_imager.deliver.bundle.form.tarform import END_MARK, member_header
+from local_imager.deliver.bundle.reading import astray, faults
+from local_imager.deliver.bundle.reading.course import Course
 from local_imager.errors import InputError
 from local_imager.oci.model import Digest
 from tests.bundlefiles import Member, make_sample, packed, pax_header, strange_header, written

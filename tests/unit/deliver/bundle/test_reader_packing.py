@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from local_imager.deliver.bundle.manifest import parse_bundle, render_label
-from local_imager.deliver.bundle.model import PartLabel
-from local_imager.deliver.bundle.packing import MAX_RATIO
-from local_imager.deliver.bundle.partstream import CHUNK_BYTES
-from local_imager.deliver.bundle.reader import LookOnly, open_part, read_part
-from local_imager.deliver.bundle.tarform import member_header
+from local_imager.deliver.bundle.form.manifest import parse_bundle, render_label
+from local_imager.deliver.bundle.form.model import PartLabel
+from local_imager.deliver.bundle.form.tarform import member_header
+from local_imager.deliver.bundle.reading.packing import MAX_RATIO
+from local_imager.deliver.bundle.reading.partstream import CHUNK_BYTES
+from local_imager.deliver.bundle.reading.reader import LookOnly, open_part, read_part
 from local_imager.errors import InputError
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import Digest

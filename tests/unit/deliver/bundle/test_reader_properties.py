@@ -9,8 +9,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_imager.deliver.bundle.model import Blob, Bundle, PartLabel, Piece
-from local_imager.deliver.bundle.reader import LookOnly, PartReading, read_part
+from local_imager.deliver.bundle.form.model import Blob, Bundle, PartLabel, Piece
+from local_imager.deliver.bundle.reading.reader import LookOnly, PartReading, read_part
 from local_imager.errors import InputError
 from local_imager.events import NULL_SINK
 from local_imager.oci.model import Digest

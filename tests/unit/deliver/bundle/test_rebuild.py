@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle import delta
-from local_imager.deliver.bundle.delta import plan_delta
-from local_imager.deliver.bundle.model import Blob, Rebuild
-from local_imager.deliver.bundle.rebuild import rebuild_blob
-from local_imager.deliver.bundle.recompress import Codec
+from local_imager.deliver.bundle.deltas import delta
+from local_imager.deliver.bundle.deltas.delta import plan_delta
+from local_imager.deliver.bundle.deltas.rebuild import rebuild_blob
+from local_imager.deliver.bundle.deltas.recompress import Codec
+from local_imager.deliver.bundle.form.model import Blob, Rebuild
 from local_imager.errors import ExitCode, IntegrityError, LocalImagerError, NotFound
 from local_imager.events import Progress, RecordingSink
 from local_imager.oci.layout import Layout

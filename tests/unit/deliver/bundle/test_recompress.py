@@ -9,16 +9,16 @@ from random import Random
 import pytest
 import zstandard
 
-from local_imager.deliver.bundle import similar
-from local_imager.deliver.bundle.content import Content
-from local_imager.deliver.bundle.recompress import (
+from local_imager.deliver.bundle.deltas import similar
+from local_imager.deliver.bundle.deltas.content import Content
+from local_imager.deliver.bundle.deltas.recompress import (
     Codec,
     gzip_header,
     is_packed,
     likely_codecs,
     parse_codec,
 )
-from local_imager.deliver.bundle.similar import best_range, take_sample
+from local_imager.deliver.bundle.deltas.similar import best_range, take_sample
 from tests.unit.deliver.bundle.test_windows import Memory
 from tests.unit.deliver.bundle.versions import (
     GZIP_HEADER,

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.completing import Outcome, State
-from local_imager.deliver.bundle.faults import Fault
-from local_imager.deliver.bundle.model import Item, Kind
-from local_imager.deliver.bundle.page import render_page, short_name, verdict_text
-from local_imager.deliver.bundle.report import (
+from local_imager.deliver.bundle.far.completing import Outcome, State
+from local_imager.deliver.bundle.far.page import render_page, verdict_text
+from local_imager.deliver.bundle.far.report import (
     SCHEMA,
     FileReport,
     ImportReport,
@@ -24,8 +22,11 @@ from local_imager.deliver.bundle.report import (
     RootReport,
     keep_report,
 )
-from local_imager.deliver.bundle.reportfiles import write_report
-from local_imager.deliver.bundle.signing import check_signature, load_private_key
+from local_imager.deliver.bundle.far.reportfiles import write_report
+from local_imager.deliver.bundle.form.model import Item, Kind
+from local_imager.deliver.bundle.form.signing import check_signature, load_private_key
+from local_imager.deliver.bundle.form.words import short_name
+from local_imager.deliver.bundle.reading.faults import Fault
 from local_imager.errors import ExitCode, InputError
 from local_imager.oci.model import MEDIA_MANIFEST, Descriptor, Digest
 from local_imager.store.fsck import check
@@ -238,7 +239,7 @@ def test_a_kill_leaves_no_empty_report(tmp_path: Path, monkeypatch: pytest.Monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("local_imager.deliver.bundle.reportfiles.replace_file", killed)
+        patch.setattr("local_imager.deliver.bundle.far.reportfiles.replace_file", killed)
         with pytest.raises(KeyboardInterrupt):
             write_report(report(outcome("a", "imported")), tmp_path, size)
     assert os.listdir(tmp_path) == []

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from local_imager.deliver.bundle.signing import (
+from local_imager.deliver.bundle.form.signing import (
     SigningKey,
     check_signature,
     load_private_key,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local_imager.deliver.bundle.signing import (
+from local_imager.deliver.bundle.form.signing import (
     SigningKey,
     check_signature,
     load_private_key,

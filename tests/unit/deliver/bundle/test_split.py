@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_imager.deliver.bundle.consistency import check_bundle
-from local_imager.deliver.bundle.manifest import parse_bundle, render_bundle
-from local_imager.deliver.bundle.model import MAX_PARTS, Blob, Bundle, Item
-from local_imager.deliver.bundle.split import (
+from local_imager.deliver.bundle.form.consistency import check_bundle
+from local_imager.deliver.bundle.form.manifest import parse_bundle, render_bundle
+from local_imager.deliver.bundle.form.model import MAX_PARTS, Blob, Bundle, Item
+from local_imager.deliver.bundle.form.tarform import BLOCK, member_size, part_size
+from local_imager.deliver.bundle.near.split import (
     plan_parts,
     range_digests,
     split_bundle,
     whole_part,
 )
-from local_imager.deliver.bundle.tarform import BLOCK, member_size, part_size
 from local_imager.errors import InputError, StoreError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor, Digest

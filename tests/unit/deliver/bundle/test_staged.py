@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.model import Blob, Bundle
-from local_imager.deliver.bundle.staged import Spool, StagedFiles
+from local_imager.deliver.bundle.far.staged import Spool, StagedFiles
+from local_imager.deliver.bundle.form.model import Blob, Bundle
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.oci.layout import Layout
 from local_imager.oci.layout_source import LayoutSource

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle import stager as module
-from local_imager.deliver.bundle.model import Blob, Piece
-from local_imager.deliver.bundle.segments import (
+from local_imager.deliver.bundle.far import stager as module
+from local_imager.deliver.bundle.far.segments import (
     drop_segments,
     has_segment,
     join_segments,
     segment_path,
 )
-from local_imager.deliver.bundle.stager import StagedPiece, Stager
+from local_imager.deliver.bundle.far.stager import StagedPiece, Stager
+from local_imager.deliver.bundle.form.model import Blob, Piece
 from local_imager.errors import IntegrityError, StoreError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.bundle.tarform import (
+from local_imager.deliver.bundle.form.tarform import (
     END_MARK,
     member_header,
     part_members,

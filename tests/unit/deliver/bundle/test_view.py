@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from local_imager.deliver.bundle.view import Amount, view_of
+from local_imager.deliver.bundle.look.view import Amount, view_of
 from tests.unit.deliver.bundle.samples import (
     ASSET,
     IMAGER,

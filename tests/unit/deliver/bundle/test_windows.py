@@ -14,10 +14,10 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from local_imager.deliver.bundle import windows
-from local_imager.deliver.bundle.content import Content, unpacked
-from local_imager.deliver.bundle.similar import take_sample
-from local_imager.deliver.bundle.windows import (
+from local_imager.deliver.bundle.deltas import windows
+from local_imager.deliver.bundle.deltas.content import Content, unpacked
+from local_imager.deliver.bundle.deltas.similar import take_sample
+from local_imager.deliver.bundle.deltas.windows import (
     Head,
     delta_windows,
     read_head,

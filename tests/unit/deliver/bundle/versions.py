@@ -10,9 +10,9 @@ from pathlib import Path
 
 import zstandard
 
-from local_imager.deliver.bundle.delta import DeltaPlan, plan_delta
-from local_imager.deliver.bundle.inventory import Inventory
-from local_imager.deliver.bundle.model import Blob, Item
+from local_imager.deliver.bundle.deltas.delta import DeltaPlan, plan_delta
+from local_imager.deliver.bundle.form.inventory import Inventory
+from local_imager.deliver.bundle.form.model import Blob, Item
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import (
     MEDIA_CONFIG,

@@ -1,0 +1,1 @@
+"""Looking at bundles unverified: ``view`` says what one holds, ``diff`` what differs."""
