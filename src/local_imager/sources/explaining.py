@@ -49,6 +49,22 @@ class Explainer:
                 )
         return NotFound(message, hint=hint)
 
+    def no_builder(self, base: TalosVersion, oldest: TalosVersion) -> NotFound:
+        """Return the error for a version that no imager at hand can make images of."""
+        lacking = f"no imager of {oldest} or later is at hand to make images of {base}"
+        near = self._nearest(str(base))
+        if near:
+            hint = f"nearest versions at hand: {near}"
+            return NotFound(
+                f"there is no Talos {base} ({lacking})", hint=hint, code="unknown-version"
+            )
+        return NotFound(
+            lacking,
+            hint="fetch one (local-imager sources fetch --version …), or take "
+            "--builder same, which may need --allow-privileged",
+            code="no-builder",
+        )
+
     def _nearest(self, tag: str) -> str:
         """Return the versions nearest to a tag as text; empty when it exists or none are known."""
         try:

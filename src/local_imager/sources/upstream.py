@@ -375,13 +375,7 @@ class Sources:
         held = [v for v in known if self._is_held(v)]
         version = newest_fit(held, base) or newest_fit(self.versions(), base)
         if version is None:
-            least = max(base, OLDEST_BUILDER)
-            raise NotFound(
-                f"no imager of {least} or later is at hand to make images of {base}",
-                hint="fetch one (local-imager sources fetch --version …), or take "
-                "--builder same, which may need --allow-privileged",
-                code="no-builder",
-            )
+            raise self._explain.no_builder(base, max(base, OLDEST_BUILDER))
         return version
 
     def _is_held(self, version: TalosVersion) -> bool:

@@ -201,6 +201,14 @@ def test_no_builder_is_a_clear_error(world: World) -> None:
     assert "--builder same" in caught.value.hint
 
 
+def test_a_version_that_nobody_has_is_told_with_the_nearest(world: World) -> None:
+    unknown = TalosVersion.parse("v1.99.0")
+    with pytest.raises(NotFound, match=r"there is no Talos v1\.99\.0") as caught:
+        world.sources().builder_version("newest", unknown)
+    assert caught.value.code == "unknown-version"
+    assert str(V1130) in caught.value.hint
+
+
 def test_an_explicit_builder_is_taken_as_it_is(world: World) -> None:
     image, version = world.sources().builder(V190, V190)
     assert (image.reference.tag, version) == ("v1.9.0", V190)

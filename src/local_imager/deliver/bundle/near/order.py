@@ -28,7 +28,7 @@ MAX_IMAGES_FILE_BYTES: Final = 1024**2
 MAX_IMAGES: Final = 10_000
 # What every file system of the far side takes, and nothing that a shell there would stumble over.
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
-_WRITE: Final = "write registry/repository:tag or registry/repository@sha256:…, one a line"
+_WRITE: Final = "write registry/repository:tag or registry/repository@sha256:…"
 
 
 @dataclass(frozen=True, slots=True)
