@@ -19,7 +19,7 @@ from local_imager.store.gc import Rules, collect
 from local_imager.store.incoming import is_incoming
 from local_imager.store.store import Store
 from tests.integration.test_no_network import ISOLATED
-from tests.integration.test_store_crash import full_disk
+from tests.integration.test_store_crash import small_disk
 from tests.program import Program
 from tests.unit.deliver.bundle.nearside import NearSide
 
@@ -151,11 +151,18 @@ def _large(blobs: Path) -> list[Path]:
     return [path for path in found if 500_000 < path.stat().st_size < 1_000_000]
 
 
-def test_a_disk_that_is_too_small(near: NearSide, program: Program, tmp_path: Path) -> None:
+# A disk is kept free by 64 MiB: the first has no room for documents, the second none for layers.
+@pytest.mark.parametrize(
+    ("size", "lacking"),
+    [("1m", "the documents of the bundle need 1 MiB"), ("66000k", "MiB more in the store")],
+)
+def test_a_disk_that_is_too_small(
+    near: NearSide, program: Program, tmp_path: Path, size: str, lacking: str
+) -> None:
     files = near.write()
-    with full_disk(tmp_path) as disk:
+    with small_disk(tmp_path / "disk", size) as disk:
         small = Program(program.config, disk / "far", program.out, prefix=program.prefix)
         said = small("bundle", "import", *files, "--report", program.out)
-        said.expect(5, "MiB more in the store", "are free at", "free some space")
+        said.expect(5, lacking, "are free", "free some space")
         assert check(Store.open(small.store)).clean
         assert held_images(Store.open(small.store)) == ()
