@@ -31,11 +31,14 @@ HOST_PACKAGES: dict[str, dict[str, str]] = {
     },
     "inspect": {
         "binutils": "shows the sections of a UKI in tests",
+        "cpio": "reads and writes archives of an initramfs in tests",
+        "erofs-utils": "makes and checks erofs images in tests",
         "file": "tells in tests what kind of file was built",
         "gdisk": "checks partition tables in tests",
         "mtools": "reads EFI partitions in tests",
         "qemu-utils": "checks and compares disk images in tests",
         "sbsigntool": "checks secure boot signatures in tests",
+        "squashfs-tools": "makes and lists squashfs images in tests",
         "xorriso": "reads ISO images in tests",
         "xz-utils": "unpacks what was built in tests",
         "zstd": "unpacks what was built in tests",
@@ -46,11 +49,13 @@ HOST_PACKAGES: dict[str, dict[str, str]] = {
 _PROGRAM_OF = {
     "binutils": "objdump",
     "docker.io": "dockerd",
+    "erofs-utils": "mkfs.erofs",
     "gdisk": "sgdisk",
     "mtools": "mcopy",
     "qemu-system-x86": "qemu-system-x86_64",
     "qemu-utils": "qemu-img",
     "sbsigntool": "sbverify",
+    "squashfs-tools": "mksquashfs",
     "xz-utils": "xz",
 }
 
