@@ -53,7 +53,21 @@ class Message:
     kind: Literal["message"] = "message"
 
 
-Event = StepStarted | StepFinished | Progress | Message
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """A phase of the work took ``duration_s`` seconds; for tables of where the time went.
+
+    Phases are finer than steps and not shown as they happen (``phase`` is stable: plan, catalogue,
+    create, start, wait, collect, hash, …).
+    """
+
+    phase: str
+    subject: str
+    duration_s: float
+    kind: Literal["timing"] = "timing"
+
+
+Event = StepStarted | StepFinished | Progress | Message | Timing
 
 
 class EventSink(Protocol):
@@ -95,6 +109,14 @@ def step(sink: EventSink, name: str, subject: str) -> Iterator[None]:
         sink.emit(StepFinished(name, subject, time.monotonic() - began, "failed"))
         raise
     sink.emit(StepFinished(name, subject, time.monotonic() - began))
+
+
+@contextmanager
+def timed(sink: EventSink, phase: str, subject: str) -> Iterator[None]:
+    """Report how long a phase took, when it ends well."""
+    began = time.monotonic()
+    yield
+    sink.emit(Timing(phase, subject, time.monotonic() - began))
 
 
 def printable(untrusted_text: str, *, limit: int = 2000) -> str:

@@ -33,7 +33,7 @@ from local_imager.build.request import (
 )
 from local_imager.build.transfer import unpack_zstd
 from local_imager.errors import HostError, Interrupted
-from local_imager.events import EventSink, Message, Progress, step
+from local_imager.events import NULL_SINK, EventSink, Message, Progress, step, timed
 from local_imager.oci.archive import stream_archive
 from local_imager.oci.export import select_image
 
@@ -108,9 +108,10 @@ class DockerRunner:
         See :meth:`Runner.run` for what is raised. Stopping takes effect within a tenth of a
         second plus the engine's own time to kill.
         """
-        engine = self.info()
-        places = self._sharing(request, engine)
-        self._sweep(sink)
+        with timed(sink, "engine", request.subject):
+            engine = self.info()
+            places = self._sharing(request, engine)
+            self._sweep(sink)
         disks = frozenset(name for name in request.outputs if name.endswith(".raw"))
         disks -= request.keep_in_engine
         if not (places.streams and disks):
@@ -138,12 +139,13 @@ class DockerRunner:
             if request.privileges.host_devices:
                 mounts["/dev"] = (MountSource("bind", "/dev"), False)
             document = container_options(request, engine, mounts, self._labels)
-            with self._container(document) as container:
-                self._follow(container, request, log, cancel, began)
-                exit_code = self._engine.exit_code(container)
-                out_of_memory = self._engine.state(container).out_of_memory
-                if exit_code == 0:
-                    places.collect(request, container)
+            with self._container(document, request.subject, sink) as container:
+                self._follow(container, request, log, sink, cancel, began)
+                with timed(sink, "collect", request.subject):
+                    exit_code = self._engine.exit_code(container)
+                    out_of_memory = self._engine.state(container).out_of_memory
+                    if exit_code == 0:
+                        places.collect(request, container)
         finally:
             places.finish(request)
         return RunResult(exit_code, log.finish(), time.monotonic() - began, out_of_memory)
@@ -197,29 +199,35 @@ class DockerRunner:
         self._engine.close()
 
     @contextlib.contextmanager
-    def _container(self, document: dict[str, object]) -> Iterator[str]:
-        container = self._engine.create(document, f"local-imager-{secrets.token_hex(6)}")
+    def _container(
+        self, document: dict[str, object], subject: str, sink: EventSink
+    ) -> Iterator[str]:
+        with timed(sink, "create", subject):
+            container = self._engine.create(document, f"local-imager-{secrets.token_hex(6)}")
         try:
             yield container
         finally:
-            self._engine.remove(container)
+            with timed(sink, "remove", subject):
+                self._engine.remove(container)
 
     def _follow(
         self,
         container: str,
         request: ImagerRequest,
         log: ImagerLog,
+        sink: EventSink,
         cancel: threading.Event,
         began: float,
     ) -> None:
         """Start the container, feed it, read it, and return when it has ended."""
-        output = self._engine.output(container)
-        reader = threading.Thread(target=_pump, args=(output, log), daemon=True)
-        # Attached before the start: Podman would revive a container that has ended meanwhile.
-        stdin = self._engine.open_input(container) if request.stdin else None
-        self._engine.start(container)
-        reader.start()
-        with _feeding(stdin, request.stdin):
+        with timed(sink, "start", request.subject):
+            output = self._engine.output(container)
+            reader = threading.Thread(target=_pump, args=(output, log), daemon=True)
+            # Attached before the start: Podman would revive a container that ended meanwhile.
+            stdin = self._engine.open_input(container) if request.stdin else None
+            self._engine.start(container)
+            reader.start()
+        with timed(sink, "run", request.subject), _feeding(stdin, request.stdin):
             self._await_end(container, request, log, cancel, began, reader)
 
     def _await_end(
@@ -302,7 +310,7 @@ class DockerRunner:
             },
         }
         try:
-            with self._container(document) as container:
+            with self._container(document, request.subject, NULL_SINK) as container:
                 stream = self._engine.get_archive(container, "/probe/nonce")
                 return nonce.encode() in b"".join(stream)
         except NoSuchObject:

@@ -20,6 +20,7 @@ from local_imager.events import (
     Progress,
     StepFinished,
     StepStarted,
+    Timing,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class LiveSink(PlainSink):
             self._bars.console.print(Text.from_ansi(text), soft_wrap=True)
 
     def _move(self, event: Event) -> None:
-        if isinstance(event, Message):
+        if isinstance(event, Message | Timing):
             return
         key = (event.step, event.subject)
         if isinstance(event, StepStarted):

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from local_imager.events import NULL_SINK, EventSink, Message, StepFinished
+from local_imager.events import NULL_SINK, EventSink, Message, StepFinished, timed
 from local_imager.oci.model import canonical_json
 from local_imager.pipeline.locked import LockGuard
 from local_imager.pipeline.lockfile import FORMAT, Lock
@@ -111,7 +111,8 @@ class Factory:
                 self._sink.emit(StepFinished("build", job.plan.asset, 0.0, "cached"))
                 results[job.plan.asset] = self._result(order, job, stored, None)
             for job, built in self._build_missing(order, missing):
-                stored = self._ingest(order, job, built)
+                with timed(self._sink, "store", built.asset):
+                    stored = self._ingest(order, job, built)
                 release(job.build_key)
                 results[job.plan.asset] = self._result(order, job, stored, built.duration_s)
         return [results[job.plan.asset] for job in jobs]
@@ -120,14 +121,19 @@ class Factory:
         planner = self._planner(order)
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
+        subject = order.version
         with planner.explained():
-            catalogue = planner.catalogue(order.schematic, version)
-            builder = planner.builder(version)
-            plans = planner.plans(order.schematic, version, names, catalogue, builder)
+            with timed(self._sink, "catalogue", subject):
+                catalogue = planner.catalogue(order.schematic, version)
+                builder = planner.builder(version)
+            with timed(self._sink, "plan", subject):
+                plans = planner.plans(order.schematic, version, names, catalogue, builder)
             wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
-            images = planner.obtain(tuple(wanted))
+            with timed(self._sink, "images", subject):
+                images = planner.obtain(tuple(wanted))
         self._sink.emit(Message(_verified_sentence(images.values())))
-        return [planner.job(entry, images, order) for entry in plans]
+        with timed(self._sink, "keys", subject):
+            return [planner.job(entry, images, order) for entry in plans]
 
     @contextmanager
     def _locked(self, jobs: Sequence[Job]) -> Iterator[Callable[[str], None]]:
@@ -165,7 +171,8 @@ class Factory:
             self.store.workspace() as workspace,
             self._open_runner() as runner,
         ):
-            sources.confirm(image for job in missing for image in job.images.values())
+            with timed(self._sink, "confirm", order.version):
+                sources.confirm(image for job in missing for image in job.images.values())
             for built in build_assets(
                 [AssetJob(job.plan, job.images) for job in missing],
                 runner=runner,
@@ -224,7 +231,8 @@ class Factory:
         path = None
         if order.export_to is not None:
             folder = order.export_to / stored.schematic_id[:12] / stored.version
-            path = self.store.export(stored, folder / stored.asset, overwrite=True).path
+            with timed(self._sink, "export", stored.asset):
+                path = self.store.export(stored, folder / stored.asset, overwrite=True).path
         return BuildResult(
             asset=stored.asset,
             path=path,
