@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
-from local_imager.formats.source import Source
+from local_imager.formats.source import FormatError, Source
+
+_MAX_ENTRIES: Final = 200_000
+_MAX_PATH_CHARACTERS: Final = 4096
+_MAX_CHARACTERS: Final = 16 << 20
 
 EntryKind = Literal["file", "directory", "link", "special"]
 
@@ -20,8 +24,9 @@ class Entry:
     ``size_bytes`` is the content's length (0 for all but files), ``mode`` the permission bits
     without the type, ``mtime`` seconds since 1970 in UTC where the format has a zone and the
     written wall clock taken as UTC where it has none (FAT). ``link_target`` is the text of a
-    symbolic link, or the path of the entry that a hard link means. What a format does not keep is
-    None. ``number`` is the format's own handle (inode, cluster), only for its reader.
+    symbolic link, or the path of the entry that a hard link means. ``attributes`` are FAT's
+    (``read-only``, ``hidden``, ``system``, ``archive``). What a format does not keep is None.
+    ``number`` is the format's own handle (inode, cluster), only for its reader.
     """
 
     path: str
@@ -32,12 +37,28 @@ class Entry:
     gid: int | None = None
     mtime: int | None = None
     link_target: str | None = None
+    attributes: tuple[str, ...] = ()
     number: int = 0
 
     @property
     def name(self) -> str:
         """The last component of the path."""
         return self.path.rpartition("/")[2]
+
+
+class EntryBudget:
+    """Refuses trees that are larger than any real one, before they fill the memory."""
+
+    def __init__(self) -> None:
+        self._entries = _MAX_ENTRIES
+        self._characters = _MAX_CHARACTERS
+
+    def spend(self, path: str) -> None:
+        """Count one entry; raises :class:`FormatError` when there are too many or too long."""
+        self._entries -= 1
+        self._characters -= len(path)
+        if self._entries < 0 or self._characters < 0 or len(path) > _MAX_PATH_CHARACTERS:
+            raise FormatError("there are more files, or longer names, than any boot file has")
 
 
 class Volume(Protocol):
