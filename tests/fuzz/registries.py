@@ -103,7 +103,7 @@ def location(value: bytes) -> None:
 def retry_after(value: bytes) -> None:
     """``Retry-After``: seconds or a date."""
     text = httpx.Headers([(b"x", value)])["x"]
-    if not math.isfinite(transport._retry_after_s(text)):
+    if not math.isfinite(transport.retry_after_s(text)):
         raise Fault("an endless wait")
 
 

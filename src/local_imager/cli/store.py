@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from local_imager.cli.sizes import human_size
-from local_imager.errors import ExitCode, InputError
+from local_imager.errors import ExitCode, InputError, NotFound
 
 if TYPE_CHECKING:
     from local_imager.store.gc import Collected
@@ -47,15 +47,19 @@ def store() -> None:
 @_json_option
 @click.pass_context
 def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
-    """List the assets in the store."""
+    """List the assets in the store, and the foreign files that were fetched to compare with."""
+    from local_imager.store.foreign import foreign_files
+
     opened = _store(ctx)
     assets = opened.assets()
+    foreign = foreign_files(opened.layout)
     sources = opened.images() if images or as_json else ()
     if as_json:
         _print_json(
             {
                 "path": str(opened.path),
                 "assets": [asset.as_dict() for asset in assets],
+                "foreign": [one.as_dict() for one in foreign],
                 "images": [{"name": e.ref_name, "digest": str(e.digest)} for e in sources],
             }
         )
@@ -64,9 +68,12 @@ def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
         secret = "  (secret)" if asset.private else ""
         name = f"{asset.schematic_id[:12]}/{asset.version}/{asset.asset}"
         click.echo(f"{human_size(asset.size_bytes):>10}  {asset.digest.short}  {name}{secret}")
+    for one in foreign:
+        size = human_size(one.size_bytes)
+        click.echo(f"{size:>10}  {one.digest.short}  {one.short}  (foreign, unverified)")
     for entry in sources:
         click.echo(f"{'image':>10}  {entry.digest.short}  {entry.ref_name}")
-    if not assets and not sources:
+    if not assets and not foreign and not sources:
         click.echo(f"the store {opened.path} holds no assets yet", err=True)
 
 
@@ -121,7 +128,7 @@ def export(
 @_json_option
 @click.pass_context
 def remove(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
-    """Remove assets or images, and every blob that only they needed.
+    """Remove assets, foreign files or images, and every blob that only they needed.
 
     The name of a held set (`store gc` lists those) gives up what came of an incomplete import.
     """
@@ -131,8 +138,21 @@ def remove(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
     opened = _store(ctx)
     known = {entry.ref_name for entry in opened.images()}
     known |= {entry.ref_name for entry in opened.layout.entries() if is_incoming(entry)}
-    full = [name if name in known else opened.show(name).name for name in names]
+    full = [name if name in known else _full_name(opened, name) for name in names]
     _report(collect(opened, Rules(names=full)), as_json)
+
+
+def _full_name(opened: Store, name: str) -> str:
+    """Return the full name of the asset, else of the foreign file, that a name means."""
+    from local_imager.store.foreign import find_foreign
+
+    try:
+        return opened.show(name).name
+    except NotFound:
+        foreign = find_foreign(opened.layout, name)
+        if foreign is None:
+            raise
+        return foreign.name
 
 
 @store.command("gc")

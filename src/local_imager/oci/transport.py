@@ -29,7 +29,7 @@ _MAX_UNREACHABLE_TRIES: Final = 2
 _FIRST_PAUSE_S: Final = 0.5
 _MAX_PAUSE_S: Final = 30.0
 _MAX_REDIRECTS: Final = 5
-_RETRY_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+RETRY_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_ERROR_BODY_BYTES: Final = 64 * 1024
 _MAX_TOKEN_BODY_BYTES: Final = 1 << 20
@@ -47,7 +47,9 @@ class Transport:
         timeout_s: float = 30.0,
         sink: EventSink = NULL_SINK,
         sleep: Callable[[float], None] = time.sleep,
+        retry_status: frozenset[int] = RETRY_STATUS,
     ) -> None:
+        self._retry_status = retry_status
         self._client = _make_client(timeout_s)
         self._auth = Authenticator(credentials or CredentialStore(), self._fetch_token)
         self._timeout_s, self._sink, self._sleep = timeout_s, sink, sleep
@@ -71,6 +73,26 @@ class Transport:
         finally:
             response.close()
 
+    def post(self, url: str, data: bytes, content_type: str) -> httpx.Response:
+        """Return the whole answer (64 KiB of it) to a POST, which is sent once to this address.
+
+        Redirects are not followed. Raises :class:`SourceError` when no answer comes.
+        """
+        request = self._client.build_request(
+            "POST", url, content=data, headers={"Content-Type": content_type}
+        )
+        try:
+            response = self._client.send(request, stream=True)
+        except httpx.TransportError as error:
+            raise unreachable(url, error, self._timeout_s) from error
+        try:
+            body = read_error(response)
+        finally:
+            response.close()
+        asked = response.headers.get("Retry-After", "")
+        headers = {"Retry-After": asked} if asked else {}
+        return httpx.Response(response.status_code, headers=headers, content=body, request=request)
+
     def _patiently(self, url: str, repository: str, headers: Mapping[str, str]) -> httpx.Response:
         tries = 0
         while True:
@@ -84,9 +106,9 @@ class Transport:
                 continue
             except (httpx.InvalidURL, httpx.DecodingError) as error:
                 raise SourceError(f"{host_of(url)} gave an answer that is no HTTP") from error
-            if response.status_code not in _RETRY_STATUS or tries >= MAX_TRIES:
+            if response.status_code not in self._retry_status or tries >= MAX_TRIES:
                 return response
-            asked_s = _retry_after_s(response.headers.get("Retry-After", ""))
+            asked_s = retry_after_s(response.headers.get("Retry-After", ""))
             status = response.status_code
             response.close()
             self._pause(tries, url, f"status {status}", asked_s)
@@ -225,7 +247,7 @@ def read_error(response: httpx.Response) -> bytes:
         return b""
 
 
-def _retry_after_s(untrusted_value: str) -> float:
+def retry_after_s(untrusted_value: str) -> float:
     """Read ``Retry-After`` (seconds or a date); nonsense counts as not given."""
     if untrusted_value.isascii() and untrusted_value.isdigit() and len(untrusted_value) < 8:
         return float(untrusted_value)

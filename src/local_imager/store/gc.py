@@ -20,6 +20,7 @@ from local_imager.errors import NotFound, SourceError, StoreError
 from local_imager.oci.durable import FileLock, explained
 from local_imager.oci.layout import Document
 from local_imager.oci.model import ANNOTATION_REF_NAME, MEDIA_EMPTY, Descriptor, Digest
+from local_imager.store.foreign import FOREIGN_PREFIX
 from local_imager.store.incoming import held_blobs, is_incoming
 from local_imager.store.reach import is_superseded, reach, subject_of
 from local_imager.store.records import ASSET_PREFIX
@@ -33,7 +34,8 @@ _DAY_S: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may go: ``keep_days`` and ``max_bytes`` apply to assets, ``names`` in any case.
+    """What may go: ``keep_days`` and ``max_bytes`` apply to assets and foreign files, ``names``
+    in any case.
 
     ``images`` lets both rules take source images too. ``grace_s`` protects young blobs that no
     name reaches.
@@ -138,7 +140,7 @@ def _dropped(store: Store, entries: tuple[Descriptor, ...], rules: Rules) -> set
         if entry.ref_name
         and id(entry) not in gone
         and subject_of(store.layout, entry) is None
-        and (rules.images or entry.ref_name.startswith(ASSET_PREFIX))
+        and (rules.images or entry.ref_name.startswith((ASSET_PREFIX, FOREIGN_PREFIX)))
     ]
     used_s = {id(entry): _last_use_s(store, held[id(entry)]) for entry in candidates}
     candidates.sort(key=lambda entry: used_s[id(entry)])

@@ -10,7 +10,7 @@ import pytest
 
 from local_imager.errors import SourceError
 from local_imager.oci.auth import _read_token, _safe_realm
-from local_imager.oci.transport import _redirect_target, _retry_after_s, host_of
+from local_imager.oci.transport import _redirect_target, host_of, retry_after_s
 
 HERE: Final = "https://registry.example/v2/a/blobs/x"
 
@@ -79,12 +79,12 @@ def test_a_token_whose_lifetime_is_no_number_of_seconds(lifetime: str) -> None:
     ("value", "seconds"), [("", 0), ("7", 7), ("-1", 0), ("x", 0), ("9" * 30, 0), ("٣", 0)]
 )
 def test_retry_after(value: str, seconds: float) -> None:
-    assert _retry_after_s(value) == seconds
+    assert retry_after_s(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
     date = email.utils.formatdate(time.time() + 60, usegmt=True)
-    assert 50 < _retry_after_s(date) < 70
+    assert 50 < retry_after_s(date) < 70
 
 
 def test_hosts_are_shown_without_user_names() -> None:
