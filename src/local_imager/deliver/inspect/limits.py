@@ -1,0 +1,68 @@
+"""Ceilings of one inspection; they count parts and bytes, never time, so results repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from local_imager.formats.source import CHUNK_BYTES, FormatError
+
+_GIB = 1 << 30
+_ZEROS = bytes(CHUNK_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one inspection may cost.
+
+    ``parts`` is a count, ``depth`` of parts (and directories) within parts. ``stream_bytes`` bounds
+    what one stream unpacks to, ``unpacked_bytes`` all of them together, ``written_bytes`` what of
+    them is not zero, for that lies on the disk meanwhile. The largest image that Talos makes has a
+    disk of 8 GiB, nearly all of it zeros; a whole installer has some 40,000 parts.
+    """
+
+    parts: int = 80_000
+    depth: int = 64
+    stream_bytes: int = 32 * _GIB
+    unpacked_bytes: int = 48 * _GIB
+    written_bytes: int = 12 * _GIB
+
+
+class Spent:
+    """Counts what an inspection has cost; every charge over a limit is a :class:`FormatError`."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.parts = 0
+        self.unpacked_bytes = 0
+        self.written_bytes = 0
+
+    def count_parts(self, number: int = 1) -> None:
+        """Charge parts of the tree."""
+        self.parts += number
+        if self.parts > self.limits.parts:
+            raise OutOfBudget(f"it has more than {self.limits.parts} parts")
+
+    def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass a stream on, charging what it unpacks to."""
+        own = 0
+        for chunk in chunks:
+            size = len(chunk)
+            own += size
+            self.unpacked_bytes += size
+            if own > self.limits.stream_bytes or self.unpacked_bytes > self.limits.unpacked_bytes:
+                raise OutOfBudget(f"it unpacks to more than {min(own, self.unpacked_bytes)} bytes")
+            if size > len(_ZEROS) or chunk != _ZEROS[:size]:
+                self.written_bytes += size
+                if self.written_bytes > self.limits.written_bytes:
+                    raise OutOfBudget(f"it unpacks to more than {self.written_bytes} bytes of data")
+            yield chunk
+
+
+class OutOfBudget(FormatError):
+    """The file asks for more work than any real one does; ends the whole inspection."""
+
+    code = "inspect-limit"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="no real boot file is like this; it may be a bomb")

@@ -1,0 +1,67 @@
+"""From bytes to the tree of parts: which reader opens what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Final, cast
+
+from local_imager.deliver.inspect.limits import Limits
+from local_imager.deliver.inspect.parts import Part, PartKind
+from local_imager.deliver.inspect.walking import Inside, Opener, Walk
+from local_imager.events import NULL_SINK, EventSink
+from local_imager.formats.source import FormatError, Source
+
+# kind -> module:function; a reader is imported when the first part of its kind is met.
+_OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
+    {
+        "compressed": "packed:open_compressed",
+        "disk": "disks:open_disk",
+    }
+)
+# What has one child that is the thing itself, only wrapped.
+_WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk"})
+
+
+def _lazy(place: str) -> Opener:
+    module, _, name = place.partition(":")
+
+    def opened(walk: Walk, source: Source) -> Inside:
+        found = getattr(import_module(f"local_imager.deliver.inspect.{module}"), name)
+        return cast(Opener, found)(walk, source)
+
+    return opened
+
+
+def part_tree(
+    source: Source,
+    name: str,
+    *,
+    limits: Limits | None = None,
+    sink: EventSink = NULL_SINK,
+    thorough: bool = True,
+) -> Part:
+    """Return the tree of parts of some bytes; each byte is unpacked and hashed once.
+
+    Without ``thorough`` no digest is made of what is large or not needed for the meaning. What is
+    damaged inside has a reason in ``unread``. Raises :class:`FormatError` when the file is damaged
+    as a whole, or asks for more than ``limits``.
+    """
+    openers = {kind: _lazy(place) for kind, place in _OPENERS.items()}
+    with Walk(openers, limits or Limits(), sink, subject=name, thorough=thorough) as walk:
+        tree = walk.part(source, name)
+    _refuse_damaged(tree)
+    return tree
+
+
+def _refuse_damaged(tree: Part) -> None:
+    """Raise when nothing of a file could be read, whatever it is wrapped in."""
+    part = tree
+    while part.kind in _WRAPPERS and len(part.children) == 1 and not part.unread:
+        part = part.children[0]
+    if part.unread and not part.children:
+        what = f"{tree.name} is a damaged {part.kind}"
+        raise FormatError(
+            f"{what}: {part.unread}", hint="fetch or build it again, and compare its checksum"
+        )

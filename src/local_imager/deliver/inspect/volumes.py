@@ -1,0 +1,115 @@
+"""File systems and archives as parts: a directory tree with what each file is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import MappingProxyType
+from typing import Any, Final
+
+from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.walking import Walk
+from local_imager.events import printable
+from local_imager.formats.entries import Entry, Volume
+from local_imager.formats.source import FormatError
+
+_MAX_NAME_CHARS: Final = 1024
+_MAX_COMPONENTS: Final = 64
+
+
+def volume_parts(walk: Walk, volume: Volume, *, look: bool = True) -> tuple[Part, ...]:
+    """Return what a volume holds as a tree of parts, directories sorted by name.
+
+    ``look`` says whether the files are opened; where a volume is the machine's own root file
+    system they are only named and hashed. Names are made printable and unique in their directory.
+    """
+    root = _Directory()
+    for entry in volume.entries:
+        root.add(entry)
+    return _children(walk, volume, root, look)
+
+
+class _Directory:
+    """A directory while the tree is put together; it may be there only as a part of paths."""
+
+    def __init__(self) -> None:
+        self.entry: Entry | None = None
+        self.folders: dict[str, _Directory] = {}
+        self.others: list[tuple[str, Entry]] = []
+
+    def add(self, entry: Entry) -> None:
+        names = [name for name in entry.path.split("/") if name]
+        if not names:
+            return
+        if len(names) > _MAX_COMPONENTS:
+            raise FormatError(f"a path has more than {_MAX_COMPONENTS} directories")
+        place = self
+        for name in names[:-1]:
+            place = place.folders.setdefault(name, _Directory())
+        if entry.kind == "directory":
+            place.folders.setdefault(names[-1], _Directory()).entry = entry
+        else:
+            place.others.append((names[-1], entry))
+
+
+def _children(walk: Walk, volume: Volume, directory: _Directory, look: bool) -> tuple[Part, ...]:
+    named = Names()
+    parts = []
+    rows: list[tuple[str, _Directory | Entry]] = [*directory.folders.items(), *directory.others]
+    for name, what in sorted(rows, key=lambda row: row[0]):
+        unique = named.unique(name)
+        if isinstance(what, Entry):
+            parts.append(_part(walk, volume, what, unique, look))
+        else:
+            facts = entry_facts(what.entry) if what.entry else {}
+            with walk.deeper():
+                inner = _children(walk, volume, what, look)
+            parts.append(walk.leaf(unique, "directory", facts=frozen(facts), children=inner))
+    return tuple(parts)
+
+
+def _part(walk: Walk, volume: Volume, entry: Entry, name: str, look: bool) -> Part:
+    facts = frozen(entry_facts(entry))
+    if entry.kind == "link":
+        return walk.leaf(name, "link", facts=facts)
+    if entry.kind != "file":
+        return walk.leaf(name, "special", facts=facts)
+    try:
+        source = volume.open(entry)
+    except FormatError as error:
+        return walk.leaf(name, "file", entry.size_bytes, facts=facts, unread=error.message)
+    return walk.part(source, name, facts=facts, look=look)
+
+
+def entry_facts(entry: Entry) -> dict[str, Fact]:
+    """Return the properties of an entry that count in a comparison."""
+    facts: dict[str, Any] = {
+        "mode": None if entry.mode is None else f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "mtime": entry.mtime,
+        "link_target": None if entry.link_target is None else clean(entry.link_target),
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+class Names:
+    """Gives the parts of one parent names that are printable and differ from each other."""
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def unique(self, name: str) -> str:
+        """Return the name, with a number when it is there already."""
+        shown = clean(name).replace("/", "\N{REPLACEMENT CHARACTER}") or "(no name)"
+        number = self._taken[shown] = self._taken.get(shown, 0) + 1
+        return shown if number == 1 else self.unique(f"{shown} ({number})")
+
+
+def clean(untrusted_text: str) -> str:
+    """Return text from a file as it may be shown: printable, and not endless."""
+    return printable(untrusted_text, limit=_MAX_NAME_CHARS)
+
+
+def frozen(facts: Iterable[tuple[str, Fact]] | dict[str, Fact]) -> MappingProxyType[str, Fact]:
+    """Return facts as a part keeps them."""
+    return MappingProxyType(dict(facts))
