@@ -18,6 +18,9 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
     {
         "compressed": "packed:open_compressed",
         "disk": "disks:open_disk",
+        "fat": "filesystems:open_fat",
+        "initramfs": "boots:open_initramfs",
+        "meta": "filesystems:open_meta",
     }
 )
 # What has one child that is the thing itself, only wrapped.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -110,6 +110,6 @@ def clean(untrusted_text: str) -> str:
     return printable(untrusted_text, limit=_MAX_NAME_CHARS)
 
 
-def frozen(facts: Iterable[tuple[str, Fact]] | dict[str, Fact]) -> MappingProxyType[str, Fact]:
+def frozen(facts: Mapping[str, Fact]) -> MappingProxyType[str, Fact]:
     """Return facts as a part keeps them."""
     return MappingProxyType(dict(facts))

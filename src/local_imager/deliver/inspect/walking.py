@@ -114,6 +114,30 @@ class Walk:
             offset=offset,
         )
 
+    def made(
+        self,
+        source: Source,
+        name: str,
+        kind: PartKind,
+        inside: Inside,
+        *,
+        offset: int | None = None,
+    ) -> Part:
+        """Return a part whose insides were read already; its bytes are hashed."""
+        self._spent.count_parts()
+        digest = self._digest(source)
+        return Part(
+            name=name,
+            kind=kind,
+            size_bytes=source.size_bytes,
+            digest=digest.result() if isinstance(digest, Future) else digest,
+            facts=MappingProxyType(dict(inside.facts)),
+            children=inside.children,
+            text=inside.text,
+            unread=inside.unread,
+            offset=offset,
+        )
+
     def leaf(self, name: str, kind: PartKind, size_bytes: int = 0, **more: object) -> Part:
         """Return a part without bytes or insides of its own (a link, a device), counted."""
         self._spent.count_parts()

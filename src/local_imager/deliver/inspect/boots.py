@@ -1,0 +1,66 @@
+"""What a machine boots, as parts: initramfs, kernel, unified kernel image, EFI programs."""
+
+from __future__ import annotations
+
+from local_imager.deliver.inspect.limits import OutOfBudget
+from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.volumes import volume_parts
+from local_imager.deliver.inspect.walking import Inside, Walk
+from local_imager.formats.cpio import CpioReading
+from local_imager.formats.entries import Entry
+from local_imager.formats.initramfs import InitramfsSegment, segments
+from local_imager.formats.source import BytesSource, FormatError, Slice, Source, stream
+
+_CPIO_HEADER_BYTES = 110
+
+
+def open_initramfs(walk: Walk, source: Source) -> Inside:
+    """Return the segments of an initramfs; what stands before a damaged one is kept."""
+    parts: list[Part] = []
+    try:
+        for segment in segments(source, max_bytes=walk.limits.stream_bytes):
+            parts.append(_segment(walk, source, segment))
+    except OutOfBudget:
+        raise
+    except FormatError as error:
+        if not parts:
+            raise
+        return Inside(children=tuple(parts), unread=error.message)
+    return Inside(children=tuple(parts))
+
+
+def _segment(walk: Walk, source: Source, segment: InitramfsSegment) -> Part:
+    facts: dict[str, Fact] = {"packing": segment.packing or "none"}
+    if segment.xz_check:
+        facts["check"] = segment.xz_check
+    with walk.unpacked(segment.unpacked()) as content:
+        facts["unpacked_bytes"] = content.size_bytes
+        children = volume_parts(walk, CpioVolume(content))
+    stored = Slice(source, segment.offset, segment.size_bytes)
+    inside = Inside(facts=facts, children=children)
+    return walk.made(stored, f"segment {segment.number}", "cpio", inside, offset=segment.offset)
+
+
+class CpioVolume:
+    """The archives in an unpacked segment, as a volume with random access."""
+
+    def __init__(self, content: Source) -> None:
+        self._content = content
+        self._offsets: dict[int, int] = {}
+        entries = []
+        for found in CpioReading(stream(content)):
+            entry = found.entry
+            if entry.path:
+                # The name is padded so that the content begins at a multiple of four.
+                end = found.offset + _CPIO_HEADER_BYTES + found.header.name_bytes
+                self._offsets[id(entry)] = end + -end % 4
+                entries.append(entry)
+        self.entries: tuple[Entry, ...] = tuple(entries)
+
+    def open(self, entry: Entry) -> Source:
+        """Return the content of an entry; see :class:`~local_imager.formats.entries.Volume`."""
+        if entry.kind != "file":
+            raise FormatError(f"a {entry.kind} has no content")
+        if not entry.size_bytes:
+            return BytesSource(b"")
+        return Slice(self._content, self._offsets[id(entry)], entry.size_bytes)

@@ -1,0 +1,54 @@
+"""Each file system as parts, and the META partition, which is one of keys and values."""
+
+from __future__ import annotations
+
+from local_imager.deliver.inspect.parts import Fact
+from local_imager.deliver.inspect.volumes import clean, frozen, volume_parts
+from local_imager.deliver.inspect.walking import Inside, Walk
+from local_imager.formats.source import BytesSource, Source, sha256_of
+
+
+def open_fat(walk: Walk, source: Source) -> Inside:
+    """Return what a FAT volume (an EFI system partition) holds."""
+    from local_imager.formats.fat import read_fat
+
+    volume = read_fat(source)
+    facts: dict[str, Fact] = {
+        "filesystem": volume.kind,
+        "label": clean(volume.label),
+        "serial": volume.serial,
+        "made_by": clean(volume.oem_name),
+        "cluster_bytes": volume.cluster_bytes,
+    }
+    return Inside(facts=facts, children=volume_parts(walk, volume))
+
+
+def open_meta(walk: Walk, source: Source) -> Inside:
+    """Return the values of a META partition, each under its key as Talos writes it (``0xa``)."""
+    from local_imager.formats.meta import read_meta
+
+    meta = read_meta(source)
+    facts: dict[str, Fact] = {}
+    if meta.faults:
+        facts["faults"] = tuple(clean(fault) for fault in meta.faults)
+    parts = []
+    for where, values in (("", meta), ("syslinux ", meta.syslinux)):
+        for key, value in sorted(values.items()):
+            text = _text(value)
+            part = walk.leaf(
+                f"{where}{key:#x}",
+                "document" if text is not None else "data",
+                len(value),
+                digest=sha256_of(BytesSource(value)),
+                text=text,
+                facts=frozen({"key": f"{key:#x}"}),
+            )
+            parts.append(part)
+    return Inside(facts=facts, children=tuple(parts))
+
+
+def _text(value: bytes) -> str | None:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
