@@ -117,7 +117,7 @@ def _zero_runs(path: Path) -> Iterator[tuple[int, int]]:
     """Yield the stretches of zeros, joined as far as they go: one call to free each is quickest."""
     zeros = bytes(DIG_BYTES)
     begin = offset = 0
-    for chunk in file_chunks(path, CHUNK_BYTES):
+    for chunk in file_chunks_ahead(path, CHUNK_BYTES, threading.Event()):
         if chunk.data is None:
             offset += chunk.length
             continue

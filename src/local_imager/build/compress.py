@@ -3,6 +3,9 @@
 For xz and gzip the content is cut at fixed offsets, the pieces are compressed by themselves on all
 cores and joined into one ordinary stream: an xz stream of several blocks, a gzip member of several
 deflate blocks. A piece of zeros is compressed once and repeated. zstd is quick enough in one frame.
+A disk is mostly files that are compressed already (kernel, initramfs, squashfs): xz would spend a
+second on each ten megabytes to make them a little larger, so a piece of which a sample does not
+shrink is stored as it is, in the same format.
 Levels: the imager uses xz -0, pigz -6 and zstd -18 (Talos pkg/imager/post.go). zstd is the
 exception here: its level 3 takes a tenth of the time for a file 12 % larger.
 Formats: xz file format 1.2, RFC 1952, RFC 8878.
@@ -29,12 +32,18 @@ GZIP_LEVEL: Final = 6
 ZSTD_LEVEL: Final = 3
 # Larger than the dictionary of preset 0 (256 KiB), so little is lost between blocks.
 XZ_BLOCK_BYTES: Final = 2 * 1024 * 1024
+# What is looked at of a piece before it is compressed: slices at fixed places, joined.
+_SAMPLE_SLICES: Final = 8
+_SAMPLE_BYTES: Final = 8 * 1024
+# LZMA2 chunks hold at most this much when they are stored (xz file format 1.2, section 5.3.1).
+_STORED_BYTES: Final = 64 * 1024
 # Each worker holds pieces before and after compression; more than this gains little and costs
 # memory on hosts with many cores.
 MAX_WORKERS: Final = 8
 
 _XZ_MAGIC: Final = b"\xfd7zXZ\x00"
-_XZ_FLAGS: Final = bytes([0, lzma.CHECK_CRC64])
+# CRC-32, as the imager's own xz files for the kernel have; zlib computes it for stored blocks.
+_XZ_FLAGS: Final = bytes([0, lzma.CHECK_CRC32])
 _XZ_ENDS_BYTES: Final = 12  # stream header and stream footer are equally long
 
 
@@ -100,8 +109,36 @@ def write_xz(
 
 
 def _xz_block(data: bytes) -> _Piece:
+    return _xz_packed(data) if _shrinks(data) else _xz_stored(data)
+
+
+def _shrinks(data: bytes) -> bool:
+    """Say from a sample whether a piece is worth compressing; depends on its bytes alone."""
+    step = max(len(data) // _SAMPLE_SLICES, _SAMPLE_BYTES)
+    sample = b"".join(data[at : at + _SAMPLE_BYTES] for at in range(0, len(data), step))
+    packed = lzma.compress(sample, lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=XZ_PRESET)
+    return len(packed) * 100 < len(sample) * 97
+
+
+def _xz_stored(data: bytes) -> _Piece:
+    """Make a block of stored LZMA2 chunks, with the unpadded size that the index names."""
+    # Size of the header in words less one, no optional fields, filter LZMA2 with a dictionary of
+    # 256 KiB (the dictionary has 2 << (12 // 2 + 11) bytes), padding.
+    header = bytes([0x02, 0x00, 0x21, 0x01, 0x0C, 0, 0, 0])
+    parts = [header, _crc_bytes(header)]
+    for at in range(0, len(data), _STORED_BYTES):
+        chunk = data[at : at + _STORED_BYTES]
+        # 1 resets the dictionary, which the first chunk has to; 2 goes on.
+        parts.append(struct.pack(">BH", 2 if at else 1, len(chunk) - 1) + chunk)
+    parts.append(b"\x00")
+    body_bytes = sum(map(len, parts))
+    parts += [bytes(-body_bytes % 4), _crc_bytes(data)]
+    return _Piece(b"".join(parts), len(data), body_bytes + 4)
+
+
+def _xz_packed(data: bytes) -> _Piece:
     """Take the only block out of a whole xz stream, with the unpadded size its index names."""
-    whole = lzma.compress(data, lzma.FORMAT_XZ, check=lzma.CHECK_CRC64, preset=XZ_PRESET)
+    whole = lzma.compress(data, lzma.FORMAT_XZ, check=lzma.CHECK_CRC32, preset=XZ_PRESET)
     (backward,) = struct.unpack_from("<I", whole, len(whole) - 8)
     index_start = len(whole) - _XZ_ENDS_BYTES - (backward + 1) * 4
     # Index: a zero byte, the number of records (1), then the unpadded size.

@@ -84,6 +84,32 @@ def test_bytes_depend_on_content_only(tmp_path: Path, out_format: str) -> None:
     assert len(results) == 1
 
 
+@pytest.mark.parametrize(
+    "size", [1, 65_535, 65_536, 65_537, XZ_BLOCK_BYTES, 2 * XZ_BLOCK_BYTES + 7]
+)
+def test_what_does_not_shrink_is_stored_in_a_stream_that_xz_reads(
+    tmp_path: Path, size: int
+) -> None:
+    data = random.Random(size).randbytes(size)
+    (tmp_path / "a").write_bytes(data)
+    target = tmp_path / "a.xz"
+    compress_file(tmp_path / "a", target, ".xz", 2, threading.Event())
+    packed = target.read_bytes()
+    assert lzma.decompress(packed) == data
+    # Stored chunks cost three bytes each; the block, its index and the ends some dozens.
+    assert len(packed) <= size + 3 * (size // 65_536 + 1) + 64 * (size // XZ_BLOCK_BYTES + 2)
+    with pytest.raises(lzma.LZMAError):  # the block's checksum and sizes are looked at
+        lzma.decompress(packed[:40] + bytes([packed[40] ^ 1]) + packed[41:])
+
+
+def test_text_beside_what_does_not_shrink_is_still_compressed(tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(XZ_BLOCK_BYTES) + b"the same again. " * (XZ_BLOCK_BYTES // 16)
+    (tmp_path / "a").write_bytes(data)
+    compress_file(tmp_path / "a", tmp_path / "a.xz", ".xz", 2, threading.Event())
+    assert (tmp_path / "a.xz").stat().st_size < XZ_BLOCK_BYTES * 1.01
+    assert lzma.decompress((tmp_path / "a.xz").read_bytes()) == data
+
+
 def test_a_gzip_file_has_no_name_and_no_time(tmp_path: Path) -> None:
     source, target = tmp_path / "disk", tmp_path / "packed"
     source.write_bytes(b"x")
