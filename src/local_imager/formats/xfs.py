@@ -302,24 +302,26 @@ class _Tree:
         if inode.form == LOCAL:
             raw = inode.fork[: inode.size_bytes]
         else:
-            raw = b""
-            header = 56 if self._geometry.version == 5 else 0
-            blocks = self._linked(inode)
-            while len(raw) < inode.size_bytes:
-                block = next(blocks, b"")[header:]
-                if not block:
-                    raise FormatError("a symbolic link ends before its size")
-                raw += block[: inode.size_bytes - len(raw)]
+            raw = b"".join(self._linked(inode))
         if len(raw) != inode.size_bytes or b"\0" in raw:
             raise FormatError("a symbolic link is damaged")
         return raw.decode("utf-8", "surrogateescape")
 
     def _linked(self, inode: Inode) -> Iterator[bytes]:
-        """Yield the blocks that a long symbolic link lies in, each with its header."""
+        """Yield what the blocks of a long symbolic link hold of its text."""
+        header = 56 if self._geometry.version == 5 else 0
+        left = inode.size_bytes
         for _, block, count, _ in extents_of(self._source, self._geometry, inode):
             for number in range(block, block + count):
                 offset = self._geometry.block_offset(number)
-                yield self._source.read(offset, self._geometry.block_bytes)
+                raw = self._source.read(offset, self._geometry.block_bytes)
+                if left <= 0:
+                    return
+                if header and raw[:4] != b"XSLM":
+                    raise FormatError("a block of a symbolic link is damaged")
+                text = raw[header : header + left]
+                left -= len(text)
+                yield text
 
 
 def _kind(mode: int) -> EntryKind:
