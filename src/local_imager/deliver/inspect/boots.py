@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from local_imager.deliver.inspect.limits import OutOfBudget
 from local_imager.deliver.inspect.parts import Fact, Part
-from local_imager.deliver.inspect.volumes import volume_parts
+from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.cpio import CpioReading
 from local_imager.formats.entries import Entry
@@ -64,3 +64,19 @@ class CpioVolume:
         if not entry.size_bytes:
             return BytesSource(b"")
         return Slice(self._content, self._offsets[id(entry)], entry.size_bytes)
+
+
+def open_kernel(walk: Walk, source: Source) -> Inside:
+    """Return what the headers of a kernel image say."""
+    from local_imager.formats.kernel import read_kernel
+
+    kernel = read_kernel(source)
+    facts: dict[str, Fact] = {
+        "format": kernel.format,
+        "arch": kernel.arch,
+        "version": clean(kernel.version),
+        "efi_stub": kernel.efi_stub,
+        "protocol": kernel.protocol,
+        "packing": kernel.packing,
+    }
+    return Inside(facts={key: value for key, value in facts.items() if value != ""})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from local_imager.deliver.inspect.parts import Fact
-from local_imager.deliver.inspect.volumes import clean, frozen, volume_parts
+from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.source import BytesSource, Source, sha256_of
 
@@ -19,6 +21,25 @@ def open_fat(walk: Walk, source: Source) -> Inside:
         "serial": volume.serial,
         "made_by": clean(volume.oem_name),
         "cluster_bytes": volume.cluster_bytes,
+    }
+    return Inside(facts=facts, children=volume_parts(walk, volume))
+
+
+def open_xfs(walk: Walk, source: Source) -> Inside:
+    """Return what an XFS volume (the partition that GRUB reads kernels from) holds."""
+    from local_imager.formats.xfs import read_xfs
+
+    volume = read_xfs(source)
+    facts: dict[str, Fact] = {
+        "filesystem": f"xfs v{volume.version}",
+        "label": clean(volume.label),
+        "uuid": volume.uuid,
+        "features": tuple(volume.features),
+        "block_bytes": volume.block_bytes,
+        "sector_bytes": volume.sector_bytes,
+        "inode_bytes": volume.inode_bytes,
+        "group_count": volume.group_count,
+        "log_blocks": volume.log_blocks,
     }
     return Inside(facts=facts, children=volume_parts(walk, volume))
 
@@ -41,7 +62,7 @@ def open_meta(walk: Walk, source: Source) -> Inside:
                 len(value),
                 digest=sha256_of(BytesSource(value)),
                 text=text,
-                facts=frozen({"key": f"{key:#x}"}),
+                facts=MappingProxyType({"key": f"{key:#x}"}),
             )
             parts.append(part)
     return Inside(facts=facts, children=tuple(parts))

@@ -1,9 +1,14 @@
-"""Compressed files as parts: what was unpacked is the only child, ``content``."""
+"""What only wraps something: compression and the containers of disks.
+
+What is inside is the only child, ``content``.
+"""
 
 from __future__ import annotations
 
 from local_imager.deliver.inspect.parts import Fact
-from local_imager.deliver.inspect.walking import Inside, Walk
+from local_imager.deliver.inspect.volumes import clean
+from local_imager.deliver.inspect.walking import Inside, Shared, Walk
+from local_imager.formats.mapped import DiskView
 from local_imager.formats.packing import HEAD_BYTES, packing_of, unpack, xz_check_of
 from local_imager.formats.source import Source
 
@@ -18,3 +23,17 @@ def open_compressed(walk: Walk, source: Source) -> Inside:
     chunks = unpack(source, packing, max_bytes=walk.limits.stream_bytes)
     with walk.unpacked(chunks) as content:
         return Inside(facts=facts, children=(walk.part(content, "content"),))
+
+
+def open_qcow2(walk: Walk, source: Source) -> Inside:
+    """Return the disk in a qcow2 file."""
+    from local_imager.formats import qcow2
+
+    return _disk(walk, qcow2.open_qcow2(source))
+
+
+def _disk(walk: Walk, view: DiskView) -> Inside:
+    facts = {
+        key: clean(value) if isinstance(value, str) else value for key, value in view.facts.items()
+    }
+    return Inside(facts=facts, children=(walk.part(Shared(view.source), "content"),))

@@ -20,7 +20,10 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
         "disk": "disks:open_disk",
         "fat": "filesystems:open_fat",
         "initramfs": "boots:open_initramfs",
+        "kernel": "boots:open_kernel",
         "meta": "filesystems:open_meta",
+        "qcow2": "packed:open_qcow2",
+        "xfs": "filesystems:open_xfs",
     }
 )
 # What has one child that is the thing itself, only wrapped.

@@ -6,6 +6,7 @@ and give back what they found as an :class:`Inside`; ``tree`` says which of them
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,29 @@ class Inside:
     text: str | None = None
     unread: str = ""
     kind: PartKind | None = None
+
+
+class Shared:
+    """A source that one thread hashes while another reads from it, one at a time."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._lock = source, threading.Lock()
+        self.size_bytes = source.size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See :meth:`Source.read`."""
+        with self._lock:
+            return self._source.read(offset, length)
+
+    def data_runs(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
+        """See :meth:`Source.data_runs`."""
+        runs = self._source.data_runs(offset, length)
+        while True:
+            with self._lock:
+                run = next(runs, None)
+            if run is None:
+                return
+            yield run
 
 
 Opener = Callable[["Walk", Source], Inside]
@@ -153,7 +177,7 @@ class Walk:
         counted = self._shown(self._spent.counted(chunks))
         spill = Spill.of(counted, max_bytes=self._spent.limits.stream_bytes)
         try:
-            yield spill
+            yield Shared(spill)
         finally:
             spill.close()
 
