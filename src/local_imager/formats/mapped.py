@@ -39,7 +39,10 @@ class UnitMap(Protocol):
         """Yield the units from ``first`` on before ``stop`` that are not zeros, in order."""
 
     def unpack(self, raw: bytes) -> bytes:
-        """Return the ``unit_bytes`` bytes of a packed unit; raises :class:`FormatError`."""
+        """Return what a packed unit holds, at most ``unit_bytes``; raises :class:`FormatError`.
+
+        The last unit of a disk may hold only as much as the disk has.
+        """
 
 
 class MappedDisk:
@@ -62,6 +65,8 @@ class MappedDisk:
                 unit = self._unpacked.get((at, packed))
                 inside = start % self._map.unit_bytes
                 data = unit[inside : inside + count]
+                if len(data) != count:
+                    raise FormatError("a packed part of the disk is too short")
             else:
                 data = self._source.read(at, count)
             found[start - offset : start - offset + count] = data
@@ -135,17 +140,14 @@ class Kept:
         return value
 
 
-def inflated(raw: bytes, window_bits: int, size_bytes: int) -> bytes:
-    """Return a deflate stream's content, which has to be of this size.
+def inflated(raw: bytes, window_bits: int, max_bytes: int) -> bytes:
+    """Return a deflate stream's content, of at most so many bytes.
 
     ``window_bits`` as of :func:`zlib.decompressobj`. Raises :class:`FormatError`.
     """
     import zlib
 
     try:
-        data = zlib.decompressobj(window_bits).decompress(raw, size_bytes)
+        return zlib.decompressobj(window_bits).decompress(raw, max_bytes)
     except zlib.error as problem:
         raise FormatError("a packed part of the disk is damaged") from problem
-    if len(data) != size_bytes:
-        raise FormatError("a packed part of the disk is too short")
-    return data

@@ -164,12 +164,9 @@ class _Clusters:
 
         try:
             with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(raw) as stream:
-                data = stream.read(self.unit_bytes)
+                return stream.read(self.unit_bytes)
         except zstandard.ZstdError as problem:
             raise FormatError("a packed part of the disk is damaged") from problem
-        if len(data) != self.unit_bytes:
-            raise FormatError("a packed part of the disk is too short")
-        return data
 
 
 def _numbers(raw: bytes) -> array[int]:
