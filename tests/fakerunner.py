@@ -12,8 +12,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from local_imager.build.following import Later
 from local_imager.build.imagerlog import ImagerLog
 from local_imager.build.outputs import check_outputs
 from local_imager.build.request import (
@@ -21,6 +23,7 @@ from local_imager.build.request import (
     INPUT_ROOT,
     KEY_ROOT,
     OUTPUT_ROOT,
+    BegunRun,
     EngineInfo,
     ImagerFailed,
     ImagerRequest,
@@ -80,6 +83,11 @@ class FakeRunner:
         if request.keep:
             self.kept.add(request.output_dir)
         return RunResult(process.returncode, log.finish(), time.monotonic() - began)
+
+    def begin(
+        self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+    ) -> AbstractContextManager[BegunRun]:
+        return nullcontext(Later(lambda: self.run(request, sink, cancel)))
 
     def release(self, output_dir: Path) -> None:
         self.kept.discard(output_dir)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from local_imager.build.container import LABEL_PREFIX
 from local_imager.build.request import GIB, MIB, ImagerFailed, ImagerRequest, Limits, Runner
 from local_imager.build.runner import DockerRunner
 from local_imager.errors import BuildError, Interrupted
@@ -34,6 +35,12 @@ def lab_builder(lab: Lab) -> VerifiedImage:
     source = LayoutSource.open(lab.upstream)
     policy = policy_from_settings(load_settings(config=lab.config, environment={}).trust)
     return verify_image(source, reference, source.resolve(reference), policy)
+
+
+def owned_containers(runner: DockerRunner) -> list[str]:
+    """The engine's containers that carry our labels."""
+    found = runner._engine.owned(LABEL_PREFIX + "owner-process")
+    return [item.name for item in found if item.kind == "container"]
 
 
 @dataclass
@@ -221,3 +228,29 @@ def test_runs_may_go_side_by_side(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     assert done == [0, 0, 0]
+
+
+def test_a_begun_program_reads_inputs_that_came_after_its_start(bench: Bench) -> None:
+    inputs = bench.folder / "in"
+    inputs.mkdir()
+    inputs.chmod(0o755)
+    request = bench.request(
+        "cat - /in/late > /out/files/made", input_dir=inputs, stdin=b"profile, then "
+    )
+    with bench.runner.begin(request, bench.sink, threading.Event()) as begun:
+        (inputs / "late").write_text("what came later\n")
+        (inputs / "late").chmod(0o644)
+        result = begun.finish()
+    assert result.exit_code == 0
+    assert (bench.folder / "out" / "made").read_text() == "profile, then what came later\n"
+
+
+def test_a_begun_program_that_is_not_finished_leaves_nothing(bench: Bench) -> None:
+    request = bench.request("cat > /out/files/made", stdin=b"never sent")
+    with bench.runner.begin(request, bench.sink, threading.Event()):
+        pass
+    made = bench.folder / "out" / "made"
+    assert not made.exists() or made.read_bytes() == b""
+    if isinstance(bench.runner, DockerRunner):  # the process of this test is the owner
+        assert owned_containers(bench.runner) == []
+    assert bench.run("echo next > /out/files/made")[0] == 0

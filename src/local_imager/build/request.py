@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol
@@ -146,6 +147,13 @@ class ImagerFailed(BuildError):
         self.log = log
 
 
+class BegunRun(Protocol):
+    """A program that was started and waits for its input."""
+
+    def finish(self) -> RunResult:
+        """Give it its input and let it end; see :meth:`Runner.run`. To be called once."""
+
+
 class Runner(Protocol):
     """A place where programs of verified images can be run."""
 
@@ -165,6 +173,17 @@ class Runner(Protocol):
         A non-zero exit is returned, not raised. Raises :class:`BuildError` for unexpected outputs
         and for a run that takes too long, :class:`Interrupted` when ``cancel`` is set, and
         :class:`HostError` when the engine cannot run it. The container is gone afterwards.
+        """
+
+    def begin(
+        self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+    ) -> AbstractContextManager[BegunRun]:
+        """Start a program that has a stdin before all its input files are there.
+
+        They have to be in ``request.input_dir``, which exists already, when ``finish`` is called.
+        Starting a container takes as long as a small asset: done beside the work that makes an
+        input, it costs nothing. Whether anything happens before ``finish`` is the runner's choice.
+        Leaving the context without ``finish`` stops the program; the container is gone afterwards.
         """
 
     def release(self, output_dir: Path) -> None:

@@ -6,11 +6,10 @@ import contextlib
 import secrets
 import shutil
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from local_imager.build.container import (
     LABEL_PREFIX,
@@ -18,21 +17,21 @@ from local_imager.build.container import (
     container_options,
     container_user,
 )
-from local_imager.build.docker import ContainerInput, Engine, NoSuchObject, require_usable
-from local_imager.build.failure import last_lines, require_success
-from local_imager.build.imagerlog import ImagerLog
+from local_imager.build.docker import Engine, NoSuchObject, require_usable
+from local_imager.build.failure import require_success
+from local_imager.build.following import Following, Later
 from local_imager.build.ownership import owner_labels, remove_stale
 from local_imager.build.places import BindPlaces, Places, VolumePlaces
 from local_imager.build.request import (
     DISK_ROOT,
     OUTPUT_ROOT,
+    BegunRun,
     EngineInfo,
-    ImagerFailed,
     ImagerRequest,
     RunResult,
 )
 from local_imager.build.transfer import unpack_zstd
-from local_imager.errors import HostError, Interrupted
+from local_imager.errors import HostError
 from local_imager.events import NULL_SINK, EventSink, Message, Progress, step, timed
 from local_imager.oci.archive import stream_archive
 from local_imager.oci.export import select_image
@@ -40,9 +39,6 @@ from local_imager.oci.export import select_image
 if TYPE_CHECKING:
     from local_imager.oci.layout import Layout
     from local_imager.sources.verify import VerifiedImage
-
-# How often a run is looked at; also the longest delay before a stop is noticed.
-_POLL_S: Final = 0.05
 
 
 class DockerRunner:
@@ -108,13 +104,33 @@ class DockerRunner:
         See :meth:`Runner.run` for what is raised. Stopping takes effect within a tenth of a
         second plus the engine's own time to kill.
         """
+        with self.begin(request, sink, cancel) as begun:
+            return begun.finish()
+
+    @contextlib.contextmanager
+    def begin(
+        self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+    ) -> Iterator[BegunRun]:
+        """Start the program, which waits for its profile; see :meth:`Runner.begin`.
+
+        Where files are sent to the engine everything waits for ``finish``: they have to be whole.
+        """
         with timed(sink, "engine", request.subject):
             engine = self.info()
             places = self._sharing(request, engine)
             self._sweep(sink)
+        if places.streams:
+            yield Later(lambda: self._run_streamed(request, places, sink, cancel))
+            return
+        with self._begun(request, places, sink, cancel) as begun:
+            yield begun
+
+    def _run_streamed(
+        self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
+    ) -> RunResult:
         disks = frozenset(name for name in request.outputs if name.endswith(".raw"))
         disks -= request.keep_in_engine
-        if not (places.streams and disks):
+        if not disks:
             return self._run(request, places, sink, cancel)
         kept = replace(request, keep=True, keep_in_engine=request.keep_in_engine | disks)
         try:
@@ -129,26 +145,33 @@ class DockerRunner:
     def _run(
         self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
     ) -> RunResult:
+        with self._begun(request, places, sink, cancel) as begun:
+            return begun.finish()
+
+    @contextlib.contextmanager
+    def _begun(
+        self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
+    ) -> Iterator[BegunRun]:
         engine = self.info()
-        began = time.monotonic()
-        log = ImagerLog(
-            request.subject, sink, request.secrets, hide_command_line=request.hide_command_line
-        )
         try:
             mounts = places.prepare(request, container_user(engine))
             if request.privileges.host_devices:
                 mounts["/dev"] = (MountSource("bind", "/dev"), False)
             document = container_options(request, engine, mounts, self._labels)
             with self._container(document, request.subject, sink) as container:
-                self._follow(container, request, log, sink, cancel, began)
-                with timed(sink, "collect", request.subject):
-                    exit_code = self._engine.exit_code(container)
-                    out_of_memory = self._engine.state(container).out_of_memory
-                    if exit_code == 0:
-                        places.collect(request, container)
+                with Following(self._engine, container, request, sink, cancel) as following:
+                    yield Later(lambda: self._ended(following, places))
         finally:
             places.finish(request)
-        return RunResult(exit_code, log.finish(), time.monotonic() - began, out_of_memory)
+
+    def _ended(self, following: Following, places: Places) -> RunResult:
+        """Let the program run to its end and take its outputs."""
+        request, container = following.request, following.container
+        result = following.finish()
+        with timed(following.sink, "collect", request.subject):
+            if result.exit_code == 0:
+                places.collect(request, container)
+        return result
 
     def _fetch_packed(
         self,
@@ -209,56 +232,6 @@ class DockerRunner:
         finally:
             with timed(sink, "remove", subject):
                 self._engine.remove(container)
-
-    def _follow(
-        self,
-        container: str,
-        request: ImagerRequest,
-        log: ImagerLog,
-        sink: EventSink,
-        cancel: threading.Event,
-        began: float,
-    ) -> None:
-        """Start the container, feed it, read it, and return when it has ended."""
-        with timed(sink, "start", request.subject):
-            output = self._engine.output(container)
-            reader = threading.Thread(target=_pump, args=(output, log), daemon=True)
-            # Attached before the start: Podman would revive a container that ended meanwhile.
-            stdin = self._engine.open_input(container) if request.stdin else None
-            self._engine.start(container)
-            reader.start()
-        with timed(sink, "run", request.subject), _feeding(stdin, request.stdin):
-            self._await_end(container, request, log, cancel, began, reader)
-
-    def _await_end(
-        self,
-        container: str,
-        request: ImagerRequest,
-        log: ImagerLog,
-        cancel: threading.Event,
-        began: float,
-        reader: threading.Thread,
-    ) -> None:
-        while reader.is_alive() or self._engine.state(container).running:
-            if cancel.is_set():
-                self._engine.kill(container)
-                raise Interrupted(f"the build of {request.subject} was stopped")
-            if time.monotonic() - began > request.limits.timeout_s:
-                self._engine.kill(container)
-                reader.join(1)
-                self._raise_timeout(request, log)
-            reader.join(_POLL_S)
-
-    def _raise_timeout(self, request: ImagerRequest, log: ImagerLog) -> None:
-        text = log.finish()
-        raise ImagerFailed(
-            f"{request.command[0]} did not end within {request.limits.timeout_s} s for "
-            f"{request.subject}\n{last_lines(text)}",
-            hint="raise build.timeout_s if this host is slow; the last lines say where it hangs",
-            status=137,
-            log=text,
-            code="timeout",
-        )
 
     def _sweep(self, sink: EventSink) -> None:
         """Once per runner: remove what a killed process of this host left in the engine."""
@@ -324,38 +297,9 @@ class DockerRunner:
             probe.rmdir()
 
 
-@contextlib.contextmanager
-def _feeding(stream: ContainerInput | None, data: bytes) -> Iterator[None]:
-    """Send stdin beside the body; a program that does not read it holds nobody up."""
-    if stream is None:
-        yield
-        return
-    sender = threading.Thread(target=_send, args=(stream, data), daemon=True)
-    sender.start()
-    try:
-        yield
-    finally:
-        stream.close()
-        sender.join(1)
-
-
-def _send(stream: ContainerInput, data: bytes) -> None:
-    # A program that ends before it has read its input closes the connection on us; its exit
-    # status is what counts then.
-    with contextlib.suppress(OSError):
-        stream.send(data)
-
-
 def _counted(chunks: Iterator[bytes], subject: str, total: int, sink: EventSink) -> Iterator[bytes]:
     done = 0
     for chunk in chunks:
         yield chunk
         done += len(chunk)
         sink.emit(Progress("load", subject, min(done, total), total))
-
-
-def _pump(output: Iterator[bytes], log: ImagerLog) -> None:
-    # The stream breaks when the container is removed under it; the caller knows why.
-    with contextlib.suppress(OSError):
-        for chunk in output:
-            log.feed(chunk)
