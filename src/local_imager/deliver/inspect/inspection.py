@@ -10,7 +10,7 @@ from local_imager.deliver.inspect.limits import Limits
 from local_imager.deliver.inspect.meaning import Meaning
 from local_imager.deliver.inspect.parts import Part
 from local_imager.events import NULL_SINK, EventSink
-from local_imager.formats.source import FileSource, Source
+from local_imager.formats.source import FileSource, Source, sha256_of
 
 if TYPE_CHECKING:
     from local_imager.deliver.inspect.known import Known
@@ -78,8 +78,14 @@ def inspect_source(
     thorough: bool = True,
 ) -> Inspection:
     """Say what some bytes are; as :func:`inspect_file`."""
+    from local_imager.deliver.inspect.known import find_known
     from local_imager.deliver.inspect.reading import meaning_of
+    from local_imager.deliver.inspect.remake import remake_of
     from local_imager.deliver.inspect.tree import part_tree
 
     tree = part_tree(source, name, limits=limits, sink=sink, thorough=thorough)
-    return Inspection(tree, meaning_of(tree))
+    meaning = meaning_of(tree)
+    known = None
+    if store is not None:
+        known = find_known(store, tree.size_bytes, tree.digest, lambda: sha256_of(source))
+    return Inspection(tree, meaning, known, None if known else remake_of(meaning))

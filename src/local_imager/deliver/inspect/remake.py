@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
+
+from local_imager.errors import InputError
+from local_imager.schematic.model import Customization, MetaValue, Overlay, Schematic
+
+if TYPE_CHECKING:
+    from local_imager.deliver.inspect.meaning import Meaning
+    from local_imager.profile.assetname import AssetName
+
+SCHEMATIC_FILE: Final = "schematic.yaml"
+# What Talos and its imager put on every command line by themselves, or for a platform (Talos
+# pkg/machinery/kernel, pkg/imager, and KernelArgs of each platform); all else somebody asked for.
+_OWN_ARGUMENTS: Final = frozenset(
+    """
+    talos.platform talos.config talos.environment talos.halt_if_installed talos.experimental.wipe
+    talos.dashboard.disabled init_on_alloc slab_nomerge pti consoleblank nvme_core.io_timeout
+    printk.devkmsg ima_template ima_appraise ima_hash selinux module.sig_enforce
+    proc_mem.force_override lockdown console earlyprintk rootdelay net.ifnames
+    sysctl.kernel.kexec_load_disabled BOOT_IMAGE
+    """.split()
+)
+# Here Talos notes which boot loader a disk has (pkg/machinery/meta); no schematic asks for it.
+_BOOTLOADER_KEY: Final = 0x11
+_DISK_FORMATS: Final = {"qcow2": "qcow2", "vhd": "vhd", "ova": "ova"}
+_PACKINGS: Final = {"gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +59,112 @@ class Remake:
             "guessed": self.guessed or None,
             "notes": list(self.notes),
         }
+
+
+def remake_of(meaning: Meaning) -> Remake | None:
+    """Return how to make a file again, or None for what is no asset or has no version.
+
+    The schematic is the one that the file carries; where it carries none, one is put together from
+    what can be seen, and called a guess unless its ID is the one in the file.
+    """
+    asset = asset_of(meaning)
+    if asset is None or not meaning.talos_version:
+        return None
+    from local_imager.schematic.canonical import canonical_text, schematic_id
+
+    notes = list(_notes(meaning))
+    if meaning.schematic is not None:
+        text, number, guessed = meaning.schematic, meaning.schematic_id, ""
+    else:
+        schematic = _guess(meaning)
+        text, number = canonical_text(schematic), str(schematic_id(schematic))
+        guessed = "" if number == meaning.schematic_id else _how_guessed(meaning)
+    words = ["local-imager", "build", SCHEMATIC_FILE, str(asset), "--version"]
+    command = shlex.join([*words, meaning.talos_version])
+    return Remake(text, number, str(asset), meaning.talos_version, command, guessed, tuple(notes))
+
+
+def asset_of(meaning: Meaning) -> AssetName | None:
+    """Return the name that an asset like this has at the factory, None when it is none."""
+    from local_imager.profile.assetname import AssetName, installer_name
+
+    if meaning.arch not in ("amd64", "arm64"):
+        return None
+    secure = meaning.secure_boot.state == "signed"
+    platform = meaning.platform or "metal"
+    try:
+        if meaning.kind == "installer":
+            return installer_name(platform, meaning.arch, secureboot=secure)  # type: ignore[arg-type]
+        stem = f"{platform}-{meaning.arch}{'-secureboot' if secure else ''}"
+        names = {
+            "iso": f"{stem}.iso",
+            "uki": f"{stem}-uki.efi",
+            "cmdline": f"cmdline-{stem}",
+            "kernel": f"kernel-{meaning.arch}",
+            "initramfs": f"initramfs-{meaning.arch}.xz",
+            "disk": f"{stem}.{_disk_ending(meaning.packing)}",
+        }
+        return AssetName.parse(names[meaning.kind])
+    except (InputError, KeyError):
+        return None
+
+
+def _disk_ending(packing: Iterable[str]) -> str:
+    layers = list(packing)
+    disk = next((_DISK_FORMATS[layer] for layer in layers if layer in _DISK_FORMATS), "raw")
+    around = [layer for layer in layers if layer in (*_PACKINGS, "tar")]
+    if around == ["gzip", "tar"]:
+        return f"{disk}.tar.gz"
+    return disk + "".join(_PACKINGS.get(layer, f".{layer}") for layer in around)
+
+
+def _guess(meaning: Meaning) -> Schematic:
+    extensions = sorted(
+        f"siderolabs/{extension.name}"
+        for extension in meaning.extensions
+        if extension.name not in ("schematic", "modules.dep")
+    )
+    return Schematic(
+        Overlay(),
+        Customization(
+            extra_kernel_args=asked_for(meaning.kernel_arguments),
+            meta=tuple(_meta(meaning)),
+            official_extensions=tuple(extensions),
+        ),
+    )
+
+
+def asked_for(arguments: Iterable[str]) -> tuple[str, ...]:
+    """Return the kernel arguments that neither Talos nor a platform sets by itself."""
+    return tuple(word for word in arguments if word.partition("=")[0] not in _OWN_ARGUMENTS)
+
+
+def _meta(meaning: Meaning) -> Iterable[MetaValue]:
+    for key, value in meaning.meta.items():
+        try:
+            number = int(key, 16)
+        except ValueError:
+            continue
+        if number != _BOOTLOADER_KEY:
+            yield MetaValue(number, value)
+
+
+def _how_guessed(meaning: Meaning) -> str:
+    used = []
+    if meaning.extensions:
+        used.append("the names of its extensions")
+    if meaning.kernel_arguments:
+        used.append("the kernel arguments that Talos does not set by itself")
+    if meaning.meta:
+        used.append("its META values")
+    source = ", ".join(used) or "nothing, for it shows no customization"
+    return f"put together from {source}; overlays and consoles are not told apart in a file"
+
+
+def _notes(meaning: Meaning) -> Iterable[str]:
+    if meaning.kind == "kernel" or (meaning.kind == "cmdline" and meaning.schematic is None):
+        return
+    if not meaning.platform and meaning.kind in ("disk", "iso", "uki", "installer"):
+        yield "no kernel argument names a platform; metal is taken"
+    if meaning.secure_boot.state == "signed":
+        yield "signatures are equal only when they are made with the same keys"
