@@ -7,7 +7,8 @@ from typing import Final
 
 from local_imager.errors import NotFound
 from local_imager.oci.export import sniff_media_type
-from local_imager.oci.layout import check_layout_marker, parse_index_document
+from local_imager.oci.indexlines import IndexLines, parse_index_document
+from local_imager.oci.layout import check_layout_marker
 from local_imager.oci.model import (
     MEDIA_INDEX,
     MEDIA_MANIFEST,
@@ -39,6 +40,8 @@ def index(data: bytes) -> None:
     """A layout's ``index.json``, and every question that is asked of its entries."""
     document = parse_index_document(data, "index.json")
     entries = tuple(parse_descriptor(entry, "index.json") for entry in document["manifests"])
+    lines = IndexLines.read(data, "index.json")
+    assert lines.entries() == entries
     for entry in entries:
         is_image(entry)
         list(names_of(entry))

@@ -64,15 +64,17 @@ def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
             }
         )
         return
+    lines = []
     for asset in assets:
         secret = "  (secret)" if asset.private else ""
         name = f"{asset.schematic_id[:12]}/{asset.version}/{asset.asset}"
-        click.echo(f"{human_size(asset.size_bytes):>10}  {asset.digest.short}  {name}{secret}")
+        lines.append(f"{human_size(asset.size_bytes):>10}  {asset.digest.short}  {name}{secret}\n")
     for one in foreign:
         size = human_size(one.size_bytes)
-        click.echo(f"{size:>10}  {one.digest.short}  {one.short}  (foreign, unverified)")
+        lines.append(f"{size:>10}  {one.digest.short}  {one.short}  (foreign, unverified)\n")
     for entry in sources:
-        click.echo(f"{'image':>10}  {entry.digest.short}  {entry.ref_name}")
+        lines.append(f"{'image':>10}  {entry.digest.short}  {entry.ref_name}\n")
+    click.echo("".join(lines), nl=False)
     if not assets and not foreign and not sources:
         click.echo(f"the store {opened.path} holds no assets yet", err=True)
 

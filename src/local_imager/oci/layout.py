@@ -6,18 +6,25 @@ Format: OCI image-spec 1.1, image-layout. Beside the standard's own files the di
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from local_imager.errors import NotFound, SourceError, StoreError
 from local_imager.oci import blobwriter
 from local_imager.oci.blobs import BlobDir, open_regular
 from local_imager.oci.durable import FileLock, explained, replace_file
+from local_imager.oci.indexlines import (
+    MAX_INDEX_BYTES,
+    Change,
+    Document,
+    EntryChange,
+    IndexLines,
+)
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
@@ -35,28 +42,10 @@ from local_imager.oci.model import (
 )
 from local_imager.oci.names import fallback_tag, find_referrers_list
 
-# A store of ten thousand assets has about 10 MB of index; more is not one of ours.
-MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
-MAX_ENTRIES: Final = 200_000
-_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
+EMPTY_CONFIG: Final = b"{}"
 _LAYOUT_FILE: Final = "oci-layout"
 _LAYOUT_BYTES: Final = b'{"imageLayoutVersion":"1.0.0"}'
-
-Document = dict[str, Any]
-
-
-def parse_index_document(untrusted_data: bytes, what: str) -> Document:
-    """Read ``index.json`` and check what every entry holds; unknown fields are kept as they are.
-
-    Raises :class:`SourceError` with the code ``malformed``.
-    """
-    document = load_json_object(untrusted_data, what, max_bytes=MAX_INDEX_BYTES)
-    entries = document.setdefault("manifests", [])
-    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
-        raise SourceError(f"{what}: manifests is not a list of reasonable length", code="malformed")
-    for entry in entries:
-        parse_descriptor(entry, what)
-    return document
+_NAMED: Final = re.compile(f'"{re.escape(ANNOTATION_REF_NAME)}": "[^"]'.encode())
 
 
 def check_layout_marker(untrusted_data: bytes, what: str) -> None:
@@ -74,7 +63,7 @@ class Layout(BlobDir):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._cached: tuple[tuple[int, int, int], tuple[Descriptor, ...]] | None = None
+        self._cached: tuple[tuple[int, int, int], IndexLines] | None = None
 
     @classmethod
     def open(cls, path: Path) -> Layout:
@@ -89,7 +78,7 @@ class Layout(BlobDir):
                 f"{path} is not an OCI image layout", hint="it has no file named oci-layout"
             )
         check_layout_marker(layout._read_small(_LAYOUT_FILE, 4096), str(path))
-        layout.document()
+        layout.index()
         return layout
 
     @classmethod
@@ -111,7 +100,7 @@ class Layout(BlobDir):
                         empty["manifests"] = []
                         if annotations:
                             empty["annotations"] = dict(annotations)
-                        replace_file(path / "index.json", _index_bytes(empty))
+                        replace_file(path / "index.json", IndexLines.of(empty).data())
                     replace_file(path / _LAYOUT_FILE, _LAYOUT_BYTES)
         return cls.open(path)
 
@@ -132,44 +121,54 @@ class Layout(BlobDir):
             with os.fdopen(open_regular(self.path / name), "rb") as stream:
                 return stream.read(max_bytes + 1)
 
+    def index(self) -> IndexLines:
+        """Return the index as it is now; raises :class:`SourceError` for a damaged one."""
+        version = self._index_version()
+        cached = self._cached
+        if cached is None or cached[0] != version:
+            data = self._read_small("index.json", MAX_INDEX_BYTES)
+            cached = (version, IndexLines.read(data, f"{self.path}/index.json"))
+            self._cached = cached
+        return cached[1]
+
+    def _index_version(self) -> tuple[int, int, int]:
+        """Every change replaces the file, so another state is another inode or time."""
+        with explained(f"read {self.path}/index.json"):
+            status = os.stat(self.path / "index.json")
+        return (status.st_ino, status.st_mtime_ns, status.st_size)
+
     def document(self) -> Document:
-        """Return ``index.json`` as it is now, entries checked."""
-        data = self._read_small("index.json", MAX_INDEX_BYTES)
-        return parse_index_document(data, f"{self.path}/index.json")
+        """Return ``index.json`` as it is now, as a document of its own."""
+        return self.index().document()
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Return all entries of ``index.json`` as they are now."""
-        with explained(f"read {self.path}/index.json"):
-            status = os.stat(self.path / "index.json")
-        # Every change replaces the file, so another change is another inode or time.
-        version = (status.st_ino, status.st_mtime_ns, status.st_size)
-        if self._cached is None or self._cached[0] != version:
-            found = tuple(parse_descriptor(e, "index.json") for e in self.document()["manifests"])
-            self._cached = (version, found)
-        return self._cached[1]
+        return self.index().entries()
 
     def resolve(self, name: str) -> Descriptor | None:
         """Return the entry with exactly this ``ref.name``, or None; the last one wins."""
-        return next((e for e in reversed(self.entries()) if e.ref_name == name), None)
+        found = reversed(self.index().holding(name))
+        return next((entry for entry in found if entry.ref_name == name), None)
 
-    def update_index(self, change: Callable[[Document], None]) -> None:
-        """Let ``change`` edit the index document in place, alone, and replace the file at once.
+    def update_index(self, *changes: Change) -> None:
+        """Make changes of the index, alone and in their order, and replace the file at once.
 
         Raises :class:`StoreError`; then the index is as it was.
         """
         with self.writing():
-            self.rewrite_index(change)
+            self.rewrite_index(*changes)
 
-    def rewrite_index(self, change: Callable[[Document], None]) -> None:
+    def rewrite_index(self, *changes: Change) -> None:
         """Do what ``update_index`` does, for a caller that holds the layout with ``alone``."""
         with explained(f"update {self.path}/index.json"):
             with FileLock(self.locks_dir / "index").acquire():
-                document = self.document()
-                change(document)
+                index = self.index()
+                for change in changes:
+                    index = index.edited(change)
                 self.staging_dir.mkdir(exist_ok=True)
-                data = _index_bytes(document)
+                data = index.data()
                 replace_file(self.path / "index.json", data, staging_dir=self.staging_dir)
-                self._cached = None
+                self._cached = (self._index_version(), index)
 
     def set_ref(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a blob that is there; an older entry of that name goes.
@@ -180,18 +179,18 @@ class Layout(BlobDir):
             descriptor, annotations={**descriptor.annotations, ANNOTATION_REF_NAME: name}
         )
 
-        def change(document: Document) -> None:
+        def edit(entries: list[Document]) -> list[Document]:
             if not self.has(descriptor.digest):
                 raise StoreError(f"{name} cannot name {descriptor.digest}: the blob is not there")
-            document["manifests"] = [*_without(document, name), entry.as_dict()]
+            return [*_without(entries, name), entry.as_dict()]
 
-        self.update_index(change)
+        self.update_index(EntryChange((name,), edit))
 
     def remove_ref(self, name: str) -> bool:
         """Take a name out of the index (its blobs stay until a collection); False if unknown."""
         if self.resolve(name) is None:
             return False
-        self.update_index(lambda document: document.update(manifests=_without(document, name)))
+        self.update_index(EntryChange((name,), lambda entries: _without(entries, name)))
         return True
 
     def read_manifest(self, descriptor: Descriptor) -> Manifest | Index:
@@ -201,15 +200,15 @@ class Layout(BlobDir):
 
     def referrers(self, digest: Digest, artifact_type: str = "") -> tuple[Descriptor, ...]:
         """Return the manifests attached to a digest: the referrers list, else by ``subject``."""
-        entries = self.entries()
-        listed = find_referrers_list(entries, digest)
+        index = self.index()
+        listed = find_referrers_list(index.holding(fallback_tag(digest)), digest)
         found: list[Descriptor] = []
         if listed is not None:
-            index = self.read_manifest(listed)
-            found = list(index.manifests) if isinstance(index, Index) else []
+            parsed = self.read_manifest(listed)
+            found = list(parsed.manifests) if isinstance(parsed, Index) else []
         else:
-            for entry in entries:
-                if not entry.ref_name and self.has(entry.digest):
+            for entry in index.lacking(_NAMED):
+                if self.has(entry.digest):
                     subject = self.read_manifest(entry).subject
                     if subject is not None and subject.digest == digest:
                         found.append(entry)
@@ -234,22 +233,28 @@ class Layout(BlobDir):
         layer = self.put_bytes(data, media_type, private=private)
         artifact = self.put_artifact(artifact_type, layer, annotations=annotations, subject=subject)
         name = list_name or fallback_tag(subject.digest)
-
-        def change(document: Document) -> None:
-            old = next((e for e in document["manifests"] if _ref_name(e) == name), None)
-            listed: list[Any] = []
-            if old is not None:
-                listed = list(self._index_document(old).get("manifests", []))
-            listed = [e for e in listed if e.get("digest") != str(artifact.digest)]
-            listed.append(artifact.as_dict())
-            body = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": listed}
-            entry = self.put_bytes(
-                canonical_json(body), MEDIA_INDEX, annotations={ANNOTATION_REF_NAME: name}
-            )
-            document["manifests"] = [*_without(document, name), entry.as_dict()]
-
-        self.update_index(change)
+        self.update_index(
+            EntryChange((name,), lambda entries: self.list_attached(entries, name, [artifact]))
+        )
         return artifact
+
+    def list_attached(
+        self, entries: list[Document], name: str, artifacts: Sequence[Descriptor]
+    ) -> list[Document]:
+        """Return the entries with artifacts added to the list of this name; its blob is written.
+
+        What the list had before stays. For use in a change of the index.
+        """
+        old = next((entry for entry in entries if ref_name_of(entry) == name), None)
+        listed = list(self._index_document(old).get("manifests", [])) if old is not None else []
+        new = {str(artifact.digest) for artifact in artifacts}
+        listed = [entry for entry in listed if entry.get("digest") not in new]
+        listed += [artifact.as_dict() for artifact in artifacts]
+        body = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": listed}
+        entry = self.put_bytes(
+            canonical_json(body), MEDIA_INDEX, annotations={ANNOTATION_REF_NAME: name}
+        )
+        return [*_without(entries, name), entry.as_dict()]
 
     def _index_document(self, entry: Document) -> Document:
         digest = parse_descriptor(entry, "index.json").digest
@@ -265,21 +270,9 @@ class Layout(BlobDir):
         subject: Descriptor | None = None,
     ) -> Descriptor:
         """Store an artifact manifest (image-spec 1.1, empty config) over one layer, unnamed."""
-        config = self.put_bytes(b"{}", MEDIA_EMPTY)
-        body: Document = {
-            "schemaVersion": 2,
-            "mediaType": MEDIA_MANIFEST,
-            "artifactType": artifact_type,
-            "config": config.as_dict(),
-            "layers": [layer.as_dict()],
-        }
-        if annotations:
-            body["annotations"] = dict(annotations)
-        if subject is not None:
-            plain = Descriptor(subject.media_type, subject.digest, subject.size_bytes)
-            body["subject"] = plain.as_dict()
+        self.put_bytes(EMPTY_CONFIG, MEDIA_EMPTY)
         return self.put_bytes(
-            canonical_json(body),
+            artifact_manifest(artifact_type, layer, annotations=annotations, subject=subject),
             MEDIA_MANIFEST,
             artifact_type=artifact_type,
             annotations=dict(annotations or {}),
@@ -302,17 +295,33 @@ class Layout(BlobDir):
         return blobwriter.download(self, wanted, chunks, on_progress=on_progress)
 
 
-def _ref_name(entry: Document) -> str:
+def artifact_manifest(
+    artifact_type: str,
+    layer: Descriptor,
+    *,
+    annotations: Mapping[str, str] | None = None,
+    subject: Descriptor | None = None,
+) -> bytes:
+    """Return an artifact manifest (image-spec 1.1, empty config) over one layer."""
+    body: Document = {
+        "schemaVersion": 2,
+        "mediaType": MEDIA_MANIFEST,
+        "artifactType": artifact_type,
+        "config": Descriptor.of(EMPTY_CONFIG, MEDIA_EMPTY).as_dict(),
+        "layers": [layer.as_dict()],
+    }
+    if annotations:
+        body["annotations"] = dict(annotations)
+    if subject is not None:
+        plain = Descriptor(subject.media_type, subject.digest, subject.size_bytes)
+        body["subject"] = plain.as_dict()
+    return canonical_json(body)
+
+
+def ref_name_of(entry: Document) -> str:
+    """Return the name of an entry as it stands in the index, or an empty string."""
     return str((entry.get("annotations") or {}).get(ANNOTATION_REF_NAME, ""))
 
 
-def _without(document: Document, name: str) -> list[Any]:
-    return [entry for entry in document["manifests"] if _ref_name(entry) != name]
-
-
-def _index_bytes(document: Document) -> bytes:
-    """One entry a line: as easy to read as with indents, and written many times as fast."""
-    entries = ",\n".join(map(_ENCODER.encode, document["manifests"]))
-    rest = {key: value for key, value in document.items() if key != "manifests"}
-    begin = _ENCODER.encode(rest).removesuffix("}")
-    return f'{begin}{", " if rest else ""}"manifests": [\n{entries}\n]}}\n'.encode()
+def _without(entries: list[Document], name: str) -> list[Document]:
+    return [entry for entry in entries if ref_name_of(entry) != name]

@@ -15,7 +15,8 @@ from typing import Final
 
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.oci.export import sniff_media_type
-from local_imager.oci.layout import MAX_INDEX_BYTES, check_layout_marker, parse_index_document
+from local_imager.oci.indexlines import MAX_INDEX_BYTES, IndexLines
+from local_imager.oci.layout import check_layout_marker
 from local_imager.oci.layoutfiles import DirectoryFiles, LayoutFiles, TarFiles
 from local_imager.oci.model import (
     MAX_MANIFEST_BYTES,
@@ -24,7 +25,6 @@ from local_imager.oci.model import (
     Index,
     Manifest,
     Reference,
-    parse_descriptor,
     parse_manifest,
 )
 from local_imager.oci.names import (
@@ -73,8 +73,7 @@ class LayoutSource:
     def entries(self) -> tuple[Descriptor, ...]:
         """The entries of ``index.json`` as they were when first asked for."""
         data = self._files.small("index.json", MAX_INDEX_BYTES)
-        document = parse_index_document(data, f"{self.location}: index.json")
-        return tuple(parse_descriptor(e, "index.json") for e in document["manifests"])
+        return IndexLines.read(data, f"{self.location}: index.json").entries()
 
     def resolve(self, reference: Reference) -> Descriptor:
         """Return the descriptor that a tag or digest names; raises :class:`NotFound`."""

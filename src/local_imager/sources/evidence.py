@@ -58,7 +58,8 @@ def read_evidence(
 ) -> Mapping[str, Any] | None:
     """Return the newest evidence that is kept of an image; None when none can be read."""
     try:
-        listed = find_referrers_list(layout.entries(), subject.digest, reference.name)
+        named = layout.index().holding(fallback_tag(subject.digest))
+        listed = find_referrers_list(named, subject.digest, reference.name)
         if listed is None:
             return None
         index = layout.read_manifest(listed)

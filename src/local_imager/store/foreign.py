@@ -93,7 +93,7 @@ def is_foreign(entry: Descriptor) -> bool:
 def foreign_files(layout: Layout) -> tuple[ForeignFile, ...]:
     """Return all foreign files, ordered by name; what cannot be read is left out."""
     found = []
-    for entry in layout.entries():
+    for entry in layout.index().holding(ARTIFACT_FOREIGN):
         if is_foreign(entry):
             with contextlib.suppress(SourceError, StoreError):
                 one = _foreign_of(layout, entry)

@@ -16,7 +16,7 @@ from local_imager.events import NULL_SINK, EventSink, Progress
 from local_imager.oci import sparse
 from local_imager.oci.blobs import open_regular
 from local_imager.oci.durable import explained
-from local_imager.oci.layout import Document
+from local_imager.oci.indexlines import Document
 from local_imager.oci.model import ANNOTATION_REF_NAME, Digest
 from local_imager.store.reach import reach
 from local_imager.store.store import Store

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
 from local_imager.errors import InputError
-from local_imager.oci.model import Descriptor, Digest, Manifest
+from local_imager.oci.model import ANNOTATION_REF_NAME, Descriptor, Digest, Manifest
 
 FORMAT_VERSION: Final = "1"
 ANNOTATION_FORMAT: Final = "io.local-imager.store.format"
@@ -21,6 +22,11 @@ ANNOTATION_SCHEMATIC: Final = "io.local-imager.schematic.id"
 ANNOTATION_VERSION: Final = "io.local-imager.talos.version"
 ANNOTATION_BUILD_KEY: Final = "io.local-imager.build-key"
 ANNOTATION_PRIVATE: Final = "io.local-imager.private"
+# What an index entry repeats of its manifest, so that ten thousand are listed without reading them.
+ANNOTATION_FILE: Final = "io.local-imager.asset.digest"
+ANNOTATION_SIZE: Final = "io.local-imager.asset.size"
+_SIZE: Final = re.compile(r"[0-9]{1,15}")
+_FILE: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,15 @@ class AssetRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachedDocument:
+    """A document that is attached to an asset when that is stored."""
+
+    artifact_type: str
+    data: bytes = field(repr=False)
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredAsset:
     """An asset in the store; ``path`` is its blob (read only: export it, do not write to it)."""
 
@@ -70,15 +85,25 @@ class StoredAsset:
     manifest: Descriptor
     digest: Digest
     size_bytes: int
-    media_type: str
     path: Path
     private: bool
-    annotations: Mapping[str, str]
 
     @property
     def manifest_digest(self) -> Digest:
         """Digest of the artifact manifest; what referrers are attached to."""
         return self.manifest.digest
+
+    def entry(self) -> Descriptor:
+        """Return the asset's entry in the index."""
+        said = {
+            ANNOTATION_REF_NAME: self.name,
+            ANNOTATION_BUILD_KEY: self.build_key,
+            ANNOTATION_FILE: str(self.digest),
+            ANNOTATION_SIZE: str(self.size_bytes),
+        }
+        if self.private:
+            said[ANNOTATION_PRIVATE] = "true"
+        return replace(self.manifest, annotations=said, artifact_type=ARTIFACT_ASSET)
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON object that ``store ls --json`` prints."""
@@ -122,8 +147,31 @@ def stored_asset(entry: Descriptor, manifest: Manifest, path: Path) -> StoredAss
         manifest=Descriptor(entry.media_type, entry.digest, entry.size_bytes),
         digest=layer.digest,
         size_bytes=layer.size_bytes,
-        media_type=layer.media_type,
         path=path,
         private=said.get(ANNOTATION_PRIVATE) == "true",
-        annotations=said,
+    )
+
+
+def listed_asset(entry: Descriptor, blobs_dir: Path) -> StoredAsset | None:
+    """Return the asset as its index entry tells of it, or None where that tells too little.
+
+    For lists and searches: what is used or handed out is read from the manifest.
+    """
+    said = entry.annotations
+    parts = entry.ref_name.removeprefix(ASSET_PREFIX).split("/")
+    size, file = said.get(ANNOTATION_SIZE, ""), said.get(ANNOTATION_FILE, "")
+    if len(parts) != 3 or not _SIZE.fullmatch(size) or not _FILE.fullmatch(file):
+        return None
+    digest, (schematic_id, version, asset) = Digest(file[7:]), parts
+    return StoredAsset(
+        entry.ref_name,
+        schematic_id,
+        version,
+        asset,
+        build_key=said.get(ANNOTATION_BUILD_KEY, ""),
+        manifest=Descriptor(entry.media_type, entry.digest, entry.size_bytes),
+        digest=digest,
+        size_bytes=int(size),
+        path=blobs_dir / digest.hex,
+        private=said.get(ANNOTATION_PRIVATE) == "true",
     )

@@ -8,36 +8,49 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from local_imager.errors import InputError, NotFound, StoreError
 from local_imager.events import NULL_SINK, EventSink, Progress
 from local_imager.oci.blobwriter import Chunks
 from local_imager.oci.durable import explained
-from local_imager.oci.layout import Layout
+from local_imager.oci.indexlines import Document, EntryChange
+from local_imager.oci.layout import EMPTY_CONFIG, Layout, artifact_manifest, ref_name_of
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
     ANNOTATION_TITLE,
+    MEDIA_MANIFEST,
     Descriptor,
+    Digest,
     Manifest,
 )
+from local_imager.oci.names import fallback_tag
 from local_imager.oci.seal import touch
 from local_imager.store import exporting, locks, workspace
 from local_imager.store.records import (
     ANNOTATION_BUILD_KEY,
+    ANNOTATION_FILE,
     ANNOTATION_FORMAT,
     ARTIFACT_ASSET,
+    ASSET_PREFIX,
     FORMAT_VERSION,
     AssetRecord,
+    AttachedDocument,
     StoredAsset,
+    listed_asset,
     stored_asset,
 )
 
 _PROGRESS_EVERY_S: Final = 0.1
 _CLEAN_EVERY_S: Final = 600.0
+# Digits of a digest or build key that are taken for one.
+_MIN_PREFIX: Final = 8
+# What no source image has: the type of an artifact, or the name of a list of referrers.
+_NO_IMAGE: Final = re.compile(rb'"artifactType": "[^"]|: "sha256-[0-9a-f]{64}(?:\.[a-z0-9]+)?"')
 
 
 class Store:
@@ -103,11 +116,19 @@ class Store:
 
         return self.layout.download(descriptor, chunks, on_progress=report)
 
-    def put_asset(self, record: AssetRecord, *, move: bool = True) -> StoredAsset:
+    def put_asset(
+        self,
+        record: AssetRecord,
+        *,
+        move: bool = True,
+        documents: Callable[[Digest], Iterable[AttachedDocument]] | None = None,
+    ) -> StoredAsset:
         """Store a finished file as an asset under its name and build key; returns what is stored.
 
-        An older asset of the same name loses the name, and can still be found by its build key
-        until a collection. Raises :class:`StoreError`; then nothing of it is visible.
+        ``documents`` is given the file's digest and returns what is attached to the asset; all of
+        it becomes visible in one step. An older asset of the same name loses the name, and can
+        still be found by its build key until a collection. Raises :class:`StoreError`; then
+        nothing of it is visible.
         """
         with self.layout.writing():
             layer = self.layout.put_file(
@@ -117,21 +138,39 @@ class Store:
                 private=record.private,
                 annotations={ANNOTATION_TITLE: record.asset},
             )
-            manifest = self.layout.put_artifact(
-                ARTIFACT_ASSET, layer, annotations=record.manifest_annotations()
+            said = record.manifest_annotations()
+            data = artifact_manifest(ARTIFACT_ASSET, layer, annotations=said)
+            manifest = Descriptor.of(data, MEDIA_MANIFEST)
+            stored = StoredAsset(
+                *(record.name, record.schematic_id, record.version, record.asset),
+                *(record.build_key, manifest, layer.digest, layer.size_bytes),
+                *(self.layout.blob_path(layer.digest), record.private),
             )
-            entry = Descriptor(
-                manifest.media_type,
-                manifest.digest,
-                manifest.size_bytes,
-                {ANNOTATION_REF_NAME: record.name, ANNOTATION_BUILD_KEY: record.build_key},
-                artifact_type=ARTIFACT_ASSET,
-            )
-            self.layout.update_index(lambda document: name_asset(document, entry))
-        stored = self._asset_of(entry)
-        if stored is None:
-            raise StoreError(f"{record.name} cannot be read back from the store")
+            attached = list(documents(layer.digest)) if documents is not None else []
+            artifacts = self._put_documents(stored, data, attached)
+            entry, tag = stored.entry(), fallback_tag(manifest.digest)
+
+            def edit(entries: list[Document]) -> list[Document]:
+                named = name_asset(entries, entry)
+                return self.layout.list_attached(named, tag, artifacts) if artifacts else named
+
+            self.layout.update_index(EntryChange((entry.ref_name, manifest.digest.hex), edit))
         return stored
+
+    def _put_documents(
+        self, asset: StoredAsset, manifest: bytes, attached: Sequence[AttachedDocument]
+    ) -> list[Descriptor]:
+        """Write an asset's manifest and its documents in one go; return the documents' entries."""
+        public, own, artifacts = [EMPTY_CONFIG, manifest], [], []
+        for one in attached:
+            layer = Descriptor.of(one.data, one.media_type)
+            data = artifact_manifest(one.artifact_type, layer, subject=asset.manifest)
+            own.append(one.data)
+            public.append(data)
+            artifacts.append(Descriptor.of(data, MEDIA_MANIFEST, artifact_type=one.artifact_type))
+        self.layout.put_all(own, private=asset.private)
+        self.layout.put_all(public)
+        return artifacts
 
     def add_referrer(
         self,
@@ -168,7 +207,7 @@ class Store:
 
         Counts as a use of it. Quick: the file is hashed only when it may have been written to.
         """
-        for entry in reversed(self.layout.entries()):
+        for entry in reversed(self.layout.index().holding(build_key)):
             if entry.annotations.get(ANNOTATION_BUILD_KEY) != build_key:
                 continue
             asset = self._asset_of(entry)
@@ -179,15 +218,31 @@ class Store:
         return None
 
     def assets(self) -> tuple[StoredAsset, ...]:
-        """Return all named assets, ordered by name."""
-        found = (self._asset_of(e) for e in self.layout.entries() if e.ref_name)
-        return tuple(sorted((a for a in found if a is not None), key=lambda a: a.name))
+        """Return all named assets, ordered by name, as the index tells of them."""
+        return self._listed(self.layout.index().holding(ARTIFACT_ASSET))
+
+    def _listed(self, entries: Iterable[Descriptor]) -> tuple[StoredAsset, ...]:
+        """Return those that are named assets; manifests are read of what older programs stored."""
+        blobs = str(self.layout.blobs_dir)
+        found = []
+        for entry in entries:
+            if not entry.ref_name or entry.artifact_type != ARTIFACT_ASSET:
+                continue
+            asset = listed_asset(entry, self.layout.blobs_dir)
+            if asset is None:
+                asset = self._asset_of(entry)
+            elif not os.path.isfile(f"{blobs}/{entry.digest.hex}"):
+                continue
+            if asset is not None:
+                found.append(asset)
+        return tuple(sorted(found, key=lambda asset: asset.name))
 
     def images(self) -> tuple[Descriptor, ...]:
         """Return the entries of all named source images, attached signatures not counted."""
         from local_imager.oci.names import attached_to
 
-        named = (e for e in self.layout.entries() if e.ref_name and not e.artifact_type)
+        entries = self.layout.index().lacking(_NO_IMAGE)
+        named = (e for e in entries if e.ref_name and not e.artifact_type)
         found = (e for e in named if attached_to(e.ref_name) is None)
         return tuple(sorted(found, key=lambda e: e.ref_name))
 
@@ -198,14 +253,32 @@ class Store:
         begin (8 digits or more) of a digest or build key. Raises :class:`InputError` when several
         fit and :class:`NotFound` when none does.
         """
-        found = [asset for asset in self.assets() if _is_meant(asset, name)]
+        found = [asset for asset in self._candidates(name) if _is_meant(asset, name)]
         exact = [asset for asset in found if asset.name == name]
         if len(exact or found) == 1:
-            return (exact or found)[0]
+            meant = (exact or found)[0]
+            held = self.layout.resolve(meant.name)
+            asset = self._asset_of(held) if held is not None else None
+            if asset is None:
+                raise NotFound(f"{meant.name} was removed, or its manifest is not one of an asset")
+            return asset
         if found:
             names = ", ".join(asset.name for asset in found[:5])
             raise InputError(f"{name!r} fits {len(found)} assets: {names}")
         raise NotFound(f"the store has no asset {name!r}", hint="`local-imager store ls` lists all")
+
+    def _candidates(self, name: str) -> tuple[StoredAsset, ...]:
+        """Return all assets that can be meant, and some that cannot."""
+        index, parts = self.layout.index(), name.split("/")
+        if len(parts) > 1:
+            text = ASSET_PREFIX + parts[0] if len(parts) == 3 else name
+            return self._listed(index.holding(text))
+        prefix = name.removeprefix("sha256:")
+        if len(prefix) < _MIN_PREFIX:
+            return ()
+        if index.count(ARTIFACT_ASSET) != index.count(ANNOTATION_FILE):
+            return self.assets()  # of some the index does not tell the file's digest
+        return self._listed(index.holding(prefix))
 
     def remove(self, name: str) -> bool:
         """Take a name (asset or image) out of the store; its blobs go at the next collection."""
@@ -250,7 +323,7 @@ class Store:
 
 def _check_format(layout: Layout) -> None:
     """Refuse what this program would misread; format 1 is the first, so none is migrated."""
-    annotations = layout.document().get("annotations") or {}
+    annotations = layout.index().head.get("annotations") or {}
     found = annotations.get(ANNOTATION_FORMAT) if isinstance(annotations, dict) else None
     if found is None:
         raise StoreError(
@@ -267,18 +340,17 @@ def _check_format(layout: Layout) -> None:
         )
 
 
-def name_asset(document: dict[str, Any], entry: Descriptor) -> None:
+def name_asset(entries: list[Document], entry: Descriptor) -> list[Document]:
     """Enter an asset; another build that had its name stays, unnamed, under its build key."""
-    kept: list[Any] = []
-    for other in document["manifests"]:
-        annotations = other.get("annotations") or {}
+    kept: list[Document] = []
+    for other in entries:
         if other.get("digest") == str(entry.digest):
             continue
-        if annotations.get(ANNOTATION_REF_NAME) == entry.ref_name:
-            annotations = {k: v for k, v in annotations.items() if k != ANNOTATION_REF_NAME}
-            other = {**other, "annotations": annotations}
+        if ref_name_of(other) == entry.ref_name:
+            said = {k: v for k, v in other["annotations"].items() if k != ANNOTATION_REF_NAME}
+            other = {**other, "annotations": said}
         kept.append(other)
-    document["manifests"] = [*kept, entry.as_dict()]
+    return [*kept, entry.as_dict()]
 
 
 def _is_meant(asset: StoredAsset, name: str) -> bool:
@@ -293,4 +365,4 @@ def _is_meant(asset: StoredAsset, name: str) -> bool:
         )
     prefix = name.removeprefix("sha256:")
     keys: Iterable[str] = (asset.digest.hex, asset.manifest_digest.hex, asset.build_key)
-    return len(prefix) >= 8 and any(key.startswith(prefix) for key in keys)
+    return len(prefix) >= _MIN_PREFIX and any(key.startswith(prefix) for key in keys)

@@ -16,7 +16,8 @@ from local_imager.deliver.bundle.far.importing import Handout, import_files
 from local_imager.deliver.bundle.far.intake import Wishes
 from local_imager.errors import ExitCode, HostError, VerificationRefused
 from local_imager.events import Message, RecordingSink
-from local_imager.oci.layout import Document, Layout
+from local_imager.oci.indexlines import Change
+from local_imager.oci.layout import Layout
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Descriptor, Digest, Reference
 from local_imager.sources import trial
@@ -90,8 +91,8 @@ def test_an_image_becomes_visible_together_with_all_that_is_attached(
     seen: list[set[str]] = []
     plain = Layout.rewrite_index
 
-    def rewrite(self: Layout, change: Callable[[Document], None]) -> None:
-        plain(self, change)
+    def rewrite(self: Layout, *changes: Change) -> None:
+        plain(self, *changes)
         seen.append(visible(store))
 
     monkeypatch.setattr(Layout, "rewrite_index", rewrite)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from local_imager.oci.layout import Document, Layout
-from local_imager.oci.model import Descriptor, parse_descriptor
+from local_imager.oci.indexlines import Change, IndexLines
+from local_imager.oci.layout import Layout
 
 
 class IndexBatch(Layout):
@@ -18,37 +16,21 @@ class IndexBatch(Layout):
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout.path)
         self._layout = layout
-        self._seen = layout.document()
-        self._changes: list[Callable[[Document], None]] = []
-        self._entries: tuple[Descriptor, ...] | None = None
-        self._known: dict[int, tuple[object, Descriptor]] = {}
+        self._seen = layout.index()
+        self._changes: list[Change] = []
 
-    def entries(self) -> tuple[Descriptor, ...]:
-        """Return the entries as they will be."""
-        if self._entries is None:
-            self._entries = tuple(map(self._parsed, self._seen["manifests"]))
-        return self._entries
+    def index(self) -> IndexLines:
+        """Return the index as it will be."""
+        return self._seen
 
-    def _parsed(self, entry: object) -> Descriptor:
-        """Parse an entry once; most stay as they are."""
-        known = self._known.get(id(entry))
-        if known is None or known[0] is not entry:
-            known = self._known[id(entry)] = (entry, parse_descriptor(entry, "index.json"))
-        return known[1]
-
-    def update_index(self, change: Callable[[Document], None]) -> None:
-        """Make a change with the next flush."""
-        change(self._seen)
-        self._changes.append(change)
-        self._entries = None
+    def update_index(self, *changes: Change) -> None:
+        """Make changes with the next flush."""
+        for change in changes:
+            self._seen = self._seen.edited(change)
+            self._changes.append(change)
 
     def flush(self) -> None:
         """Make all changes in one replacement of the index; raises :class:`StoreError`."""
         changes, self._changes = self._changes, []
-
-        def all_of_them(document: Document) -> None:
-            for change in changes:
-                change(document)
-
         if changes:
-            self._layout.update_index(all_of_them)
+            self._layout.update_index(*changes)

@@ -26,7 +26,6 @@ from local_imager.errors import (
 )
 from local_imager.events import EventSink, printable
 from local_imager.oci.model import (
-    ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
     MEDIA_EMPTY,
     Descriptor,
@@ -47,7 +46,6 @@ from local_imager.sources.verify import verify_image
 from local_imager.store.records import (
     ANNOTATION_BUILD_KEY,
     ANNOTATION_PRIVATE,
-    ARTIFACT_ASSET,
     StoredAsset,
     stored_asset,
 )
@@ -234,13 +232,7 @@ class Judge:
             item,
             needs=self._needs(item, blobs),
             private=_private(blobs) if asset.private else frozenset(),
-            entry=Descriptor(
-                entry.media_type,
-                entry.digest,
-                entry.size_bytes,
-                {ANNOTATION_REF_NAME: asset.name, ANNOTATION_BUILD_KEY: asset.build_key},
-                artifact_type=ARTIFACT_ASSET,
-            ),
+            entry=asset.entry(),
             attached=attached,
         )
 

@@ -5,8 +5,7 @@ The item's name and the lists of all that is attached to it come in one replacem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from local_imager.deliver.bundle.far.batch import IndexBatch
 from local_imager.deliver.bundle.far.judging import Judgement
@@ -14,18 +13,16 @@ from local_imager.deliver.bundle.far.staged import StagedFiles
 from local_imager.errors import NotFound, SourceError
 from local_imager.events import NULL_SINK, EventSink
 from local_imager.oci.blobs import PRIVATE_MODE
-from local_imager.oci.layout import Document, Layout
+from local_imager.oci.indexlines import Document, EntryChange
+from local_imager.oci.layout import Layout
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import (
-    ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
-    MEDIA_INDEX,
     Descriptor,
     Digest,
     Index,
     Manifest,
     Reference,
-    canonical_json,
     parse_manifest,
 )
 from local_imager.oci.names import fallback_tag, find_referrers_list
@@ -104,7 +101,8 @@ def _has_attached(
 
 
 def _listed(layout: Layout, subject: Digest, repository_name: str = "") -> set[Digest]:
-    entry = find_referrers_list(layout.entries(), subject, repository_name)
+    named = layout.index().holding(fallback_tag(subject))
+    entry = find_referrers_list(named, subject, repository_name)
     if entry is None:
         return set()
     try:
@@ -131,12 +129,15 @@ def name_stored_asset(judged: Judgement, files: StagedFiles, store: Store) -> No
         for digest in judged.private & judged.needs:  # may have been there before, for all to read
             layout.blob_path(digest).chmod(PRIVATE_MODE)
 
-        def change(document: Document) -> None:
-            name_asset(document, entry)
+        def edit(entries: list[Document]) -> list[Document]:
+            entries = name_asset(entries, entry)
             for subject, found in judged.attached:
-                _attach(layout, document, subject, found)
+                name = fallback_tag(subject)
+                entries = layout.list_attached(entries, name, found)
+            return entries
 
-        layout.update_index(change)
+        tags = [fallback_tag(subject) for subject, _ in judged.attached]
+        layout.update_index(EntryChange((entry.ref_name, str(entry.digest), *tags), edit))
 
 
 def _inside(files: StagedFiles, judged: Judgement) -> Iterator[Descriptor]:
@@ -150,34 +151,6 @@ def _inside(files: StagedFiles, judged: Judgement) -> Iterator[Descriptor]:
         parsed = parse_manifest(data, descriptor.media_type, f"manifest {descriptor.digest}")
         if isinstance(parsed, Manifest):
             yield from (parsed.config, *parsed.layers)
-
-
-def _attach(
-    layout: Layout, document: Document, subject: Digest, found: Sequence[Descriptor]
-) -> None:
-    """List manifests as attached to a subject; those that were listed before stay."""
-    name = fallback_tag(subject)
-    old = layout.resolve(name)
-    listed: list[Any] = []
-    if old is not None:
-        index = layout.read_manifest(old)
-        known = {one.digest for one in found}
-        listed = [
-            one.as_dict()
-            for one in (index.manifests if isinstance(index, Index) else ())
-            if one.digest not in known
-        ]
-    listed += [one.as_dict() for one in found]
-    body = {"schemaVersion": 2, "mediaType": MEDIA_INDEX, "manifests": listed}
-    entry = layout.put_bytes(
-        canonical_json(body), MEDIA_INDEX, annotations={ANNOTATION_REF_NAME: name}
-    )
-    others = [
-        one
-        for one in document["manifests"]
-        if (one.get("annotations") or {}).get(ANNOTATION_REF_NAME) != name
-    ]
-    document["manifests"] = [*others, entry.as_dict()]
 
 
 def has_asset(judged: Judgement, layout: Layout) -> bool:

@@ -16,7 +16,7 @@ from local_imager.deliver.bundle.form.fields import Fields, malformed
 from local_imager.errors import InputError
 from local_imager.events import NULL_SINK, EventSink, Progress, printable
 from local_imager.oci.blobs import open_regular
-from local_imager.oci.layout import MAX_ENTRIES
+from local_imager.oci.indexlines import MAX_ENTRIES
 from local_imager.oci.model import Descriptor, Digest, canonical_json, load_json_object
 from local_imager.oci.names import attached_to
 from local_imager.store.incoming import is_incoming

@@ -11,13 +11,13 @@ from local_imager.deliver.bundle.near.order import LOCK_NAME, Order
 from local_imager.errors import StoreError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import ANNOTATION_REF_NAME, MAX_MANIFEST_BYTES, Descriptor, Digest
-from local_imager.oci.names import find_referrers_list
+from local_imager.oci.names import fallback_tag, find_referrers_list
 from local_imager.pipeline.factory import Factory
 from local_imager.pipeline.lockfile import Lock, LockFile, render_lock
 from local_imager.pipeline.values import BuildOrder, BuildResult
 from local_imager.profile.assetname import AssetName
 from local_imager.schematic.canonical import schematic_id
-from local_imager.store.records import ARTIFACT_ASSET, asset_name
+from local_imager.store.records import ANNOTATION_BUILD_KEY, ARTIFACT_ASSET, asset_name
 from local_imager.store.store import Store
 
 _SHORT: Final = 12
@@ -41,7 +41,7 @@ def build_assets(factory: Factory, order: Order, lock: Lock) -> tuple[AssetRoot,
 
 def _finished(store: Store, result: BuildResult) -> AssetRoot:
     """Return the asset that was built; it travels under its name, whoever has that here by now."""
-    for entry in store.layout.entries():
+    for entry in store.layout.index().holding(str(result.manifest_digest)):
         if entry.digest == result.manifest_digest and entry.artifact_type == ARTIFACT_ASSET:
             return _root(entry, asset_name(result.schematic_id, result.version, result.asset))
     raise StoreError(
@@ -80,14 +80,15 @@ def _sorted(found: list[AssetRoot]) -> tuple[AssetRoot, ...]:
 
 def _root(entry: Descriptor, name: str) -> AssetRoot:
     schematic, version, file = name.split("/")[-3:]
-    said = {**entry.annotations, ANNOTATION_REF_NAME: name}
+    key = entry.annotations.get(ANNOTATION_BUILD_KEY, "")
+    said = {ANNOTATION_REF_NAME: name, ANNOTATION_BUILD_KEY: key}
     what = f"{file} of the schematic {schematic[:_SHORT]} for Talos {version}"
     return AssetRoot(replace(entry, annotations=said), what, (AssetName.parse(file).arch,))
 
 
 def _copy_manifests(layout: Layout, scratch: Layout, entry: Descriptor) -> None:
     """Copy an asset's manifest and the manifests of its referrers, with their list."""
-    listed = find_referrers_list(layout.entries(), entry.digest)
+    listed = find_referrers_list(layout.index().holding(fallback_tag(entry.digest)), entry.digest)
     for one in (entry, *layout.referrers(entry.digest), *filter(None, (listed,))):
         data = layout.read_blob(one.digest, max_bytes=MAX_MANIFEST_BYTES)
         scratch.put_bytes(data, one.media_type)

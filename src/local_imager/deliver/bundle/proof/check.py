@@ -47,7 +47,7 @@ from local_imager.deliver.bundle.reading.verifying import (
 from local_imager.errors import InputError, LocalImagerError, NotFound, SourceError, StoreError
 from local_imager.events import EventSink, printable, step
 from local_imager.oci.host import host_arch
-from local_imager.oci.layout import parse_index_document
+from local_imager.oci.indexlines import parse_index_document
 from local_imager.oci.model import MAX_MANIFEST_BYTES, Digest, Manifest
 from local_imager.pipeline.lockfile import LockFile
 from local_imager.pipeline.lockread import parse_lock

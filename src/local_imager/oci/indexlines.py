@@ -1,0 +1,214 @@
+"""The index of a layout with one entry a line: looked up and changed without parsing the rest.
+
+A store of ten thousand assets has an ``index.json`` of ten megabytes, of which a look-up needs one
+line and a build changes two. So this program writes one entry a line, and into the head of a large
+index how many bytes these lines have. An index that says so truly was written here, as a whole,
+and is searched as bytes. Every other index (another tool's, an older program's, a small one) is
+parsed, checked and brought into the same lines first, so that there is one way on from there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from local_imager.errors import SourceError
+from local_imager.oci.model import Descriptor, load_json_object, parse_descriptor
+
+Document = dict[str, Any]
+
+# A store of ten thousand assets has about 10 MB of index; more is not one of ours.
+MAX_INDEX_BYTES: Final = 64 * 1024 * 1024
+MAX_ENTRIES: Final = 200_000
+# How many bytes the lines of the entries have; written from so many on.
+ANNOTATION_LINES: Final = "io.local-imager.index.lines"
+MARKED_FROM_BYTES: Final = 64 * 1024
+
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_HEAD_END: Final = b'"manifests": ['
+_TAIL: Final = b"\n]}\n"
+_BETWEEN: Final = b",\n"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryChange:
+    """A change of the entries that hold certain texts (names, digests), and of no others.
+
+    ``edit`` gets at least all entries in whose strings one of the texts stands, and returns the
+    list as it is to be: what stays (the same objects) keeps its place, what is new comes last.
+    """
+
+    texts: tuple[str, ...]
+    edit: Callable[[list[Document]], list[Document]]
+
+
+# What edits an index: some entries, or the whole document in place.
+Change = EntryChange | Callable[[Document], None]
+
+
+def parse_index_document(untrusted_data: bytes, what: str) -> Document:
+    """Read ``index.json`` and check what every entry holds; unknown fields are kept as they are.
+
+    Raises :class:`SourceError` with the code ``malformed``.
+    """
+    document = load_json_object(untrusted_data, what, max_bytes=MAX_INDEX_BYTES)
+    entries = document.setdefault("manifests", [])
+    if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
+        raise SourceError(f"{what}: manifests is not a list of reasonable length", code="malformed")
+    for entry in entries:
+        parse_descriptor(entry, what)
+    return document
+
+
+class IndexLines:
+    """One state of an index, unchangeable: ``head`` are its other fields, ``body`` its lines."""
+
+    __slots__ = ("_entries", "_head", "body")
+
+    def __init__(self, head: Document, body: bytes) -> None:
+        self._head, self.body = head, body
+        self._entries: tuple[Descriptor, ...] | None = None
+
+    @classmethod
+    def read(cls, untrusted_data: bytes, what: str) -> IndexLines:
+        """Read the bytes of an ``index.json``.
+
+        Raises :class:`SourceError` (``malformed``); for lines that were written here and damaged
+        since, when they are looked at.
+        """
+        return _marked(untrusted_data) or cls.of(parse_index_document(untrusted_data, what))
+
+    @classmethod
+    def of(cls, document: Document) -> IndexLines:
+        """Return the lines of a document whose entries were checked or made here."""
+        head = {key: value for key, value in document.items() if key != "manifests"}
+        try:
+            _ENCODER.encode(head).encode()
+            lines = ",\n".join(map(_ENCODER.encode, document["manifests"])).encode()
+        except (ValueError, RecursionError) as error:  # half a surrogate pair, too deep
+            raise SourceError("index.json cannot be written again", code="malformed") from error
+        return cls(_unmarked(head), lines)
+
+    @property
+    def head(self) -> Document:
+        """The fields beside the entries, such as annotations."""
+        return dict(self._head)
+
+    def data(self) -> bytes:
+        """Return the bytes of the file."""
+        head = dict(self._head)
+        if len(self.body) >= MARKED_FROM_BYTES:
+            said = head.get("annotations") or {}
+            head["annotations"] = {**said, ANNOTATION_LINES: str(len(self.body))}
+        begin = _ENCODER.encode(head).removesuffix("}")
+        comma = ", " if head else ""
+        return b"".join([f'{begin}{comma}"manifests": [\n'.encode(), self.body, _TAIL])
+
+    def document(self) -> Document:
+        """Return the whole as a document of its own."""
+        return {**self._head, "manifests": self._parse(self.body)}
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """Return all entries."""
+        if self._entries is None:
+            self._entries = _descriptors(self._parse(self.body))
+        return self._entries
+
+    def holding(self, *texts: str) -> tuple[Descriptor, ...]:
+        """Return, in order, the entries in which one of the texts stands, in whatever place."""
+        lines = [self.body[begin:end] for begin, end in self._spans(texts)]
+        return _descriptors(self._parse(_BETWEEN.join(lines)))
+
+    def lacking(self, pattern: re.Pattern[bytes]) -> tuple[Descriptor, ...]:
+        """Return, in order, the entries in whose JSON (spaced as Python does) nothing matches."""
+        found = [line for line in self.body.split(_BETWEEN) if not pattern.search(line)]
+        return _descriptors(self._parse(_BETWEEN.join(found)))
+
+    def count(self, *texts: str) -> int:
+        """Return how often the texts stand in the entries."""
+        return sum(self.body.count(_needle(text)) for text in texts)
+
+    def edited(self, change: Change) -> IndexLines:
+        """Return the index after a change."""
+        if isinstance(change, EntryChange):
+            return self._spliced(change)
+        document = self.document()
+        change(document)
+        return IndexLines.of(document)
+
+    def _spliced(self, change: EntryChange) -> IndexLines:
+        spans = self._spans(change.texts)
+        found = self._parse(_BETWEEN.join([self.body[begin:end] for begin, end in spans]))
+        wanted = change.edit(list(found))
+        kept, known = {id(entry) for entry in wanted}, {id(entry) for entry in found}
+        pieces, position = [], 0
+        for (begin, end), entry in zip(spans, found, strict=True):
+            if id(entry) not in kept:
+                pieces.append(self.body[position:begin])
+                position = end + len(_BETWEEN)
+        pieces.append(self.body[position:])
+        # Where the last line went, the comma before it stayed.
+        staying = b"".join(pieces).removesuffix(_BETWEEN)
+        added = [_ENCODER.encode(entry).encode() for entry in wanted if id(entry) not in known]
+        return IndexLines(self._head, _BETWEEN.join([*([staying] if staying else []), *added]))
+
+    def _spans(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Return begin and end of the lines that hold one of the texts."""
+        found: dict[int, int] = {}
+        for text in texts:
+            needle, position = _needle(text), 0
+            while (hit := self.body.find(needle, position)) >= 0:
+                begin = self.body.rfind(b"\n", 0, hit) + 1
+                position = self.body.find(_BETWEEN, hit)
+                position = len(self.body) if position < 0 else position
+                found[begin] = position
+        return sorted(found.items())
+
+    def _parse(self, lines: bytes) -> list[Document]:
+        try:
+            entries: list[Document] = json.loads(b"[%b]" % lines)
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"index.json is not valid JSON: {error}", code="malformed") from error
+        return entries
+
+
+def _needle(text: str) -> bytes:
+    """Return the text as it stands inside a JSON string of ours."""
+    return _ENCODER.encode(text)[1:-1].encode(errors="surrogatepass")
+
+
+def _descriptors(entries: Sequence[object]) -> tuple[Descriptor, ...]:
+    return tuple([parse_descriptor(entry, "index.json") for entry in entries])
+
+
+def _unmarked(head: Document) -> Document:
+    """Return the head without the mark of its lines, which every writing sets anew."""
+    said = head.get("annotations")
+    if not isinstance(said, dict) or ANNOTATION_LINES not in said:
+        return head
+    rest = {key: value for key, value in said.items() if key != ANNOTATION_LINES}
+    plain = {key: value for key, value in head.items() if key != "annotations"}
+    return {**plain, "annotations": rest} if rest else plain
+
+
+def _marked(untrusted_data: bytes) -> IndexLines | None:
+    """Return the index if it was written here, a whole with its lines; else None."""
+    end = untrusted_data.find(b"\n", 0, _MAX_HEAD_BYTES)
+    head = untrusted_data[: max(end, 0)]
+    marked = head.endswith(_HEAD_END) and ANNOTATION_LINES.encode() in head
+    if not marked or not untrusted_data.endswith(_TAIL) or len(untrusted_data) > MAX_INDEX_BYTES:
+        return None
+    try:
+        document = load_json_object(head + b"]}", "index.json")
+    except SourceError:
+        return None
+    body = untrusted_data[end + 1 : -len(_TAIL)]
+    said = document.get("annotations")
+    if not isinstance(said, dict) or said.get(ANNOTATION_LINES) != str(len(body)):
+        return None
+    del document["manifests"]
+    return IndexLines(_unmarked(document), body)
