@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from lab.bench import program, show
+from lab.bench_figures import program, show
 from lab.console import LabError, say
 from lab.oci import CONFIG, MANIFEST, Descriptor, Layout
 from lab.place import NAME_PREFIX, Place, find_place
