@@ -36,7 +36,8 @@ class Difference:
     0xa``, ``extension tailscale``, ``file mode``), ``left`` and ``right`` its two values (empty
     for what is not there), ``diff`` a unified diff for text. ``noise`` names the entry of the list
     of noise that covers it. ``offset`` and ``size_bytes`` say where the first differing bytes lie
-    in that part, where they are known.
+    in that part, where they are known. ``consequences`` are the differences of other parts that
+    merely follow from this one (the command line's section, the checksum, the schematic ID).
     """
 
     path: str
@@ -48,6 +49,7 @@ class Difference:
     noise: str = ""
     offset: int | None = None
     size_bytes: int | None = None
+    consequences: tuple[Difference, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the difference as JSON values; fields that say nothing are left out."""
@@ -59,6 +61,7 @@ class Difference:
             "noise": self.noise or None,
             "offset": self.offset,
             "size_bytes": self.size_bytes,
+            "consequences": [one.as_dict() for one in self.consequences] or None,
         }
         return document | {key: value for key, value in optional.items() if value is not None}
 
@@ -81,9 +84,10 @@ class Comparison:
     """The result for one pair.
 
     ``differences`` holds the real ones first, then packing, then noise; ``counts`` says how many
-    there are of each change, also where the list was cut. ``expected`` is the verdict that equal
-    inputs would give for this kind and these builders, with the reason in ``because``. ``notes``
-    are sentences for people (other imager code on one side, parts that could not be read).
+    there are of each change (consequences under ``follows``), also where the list was cut.
+    ``expected`` is the verdict that equal inputs would give for this kind and these builders, with
+    the reason in ``because``. ``notes`` are sentences for people (other imager code on one side,
+    parts that could not be read).
     """
 
     left: SideSummary

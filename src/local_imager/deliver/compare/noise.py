@@ -1,0 +1,242 @@
+"""The documented list of differences that say nothing about the content.
+
+Each rule names the facts of the kinds of part that it covers, and why two builds of the same input
+may differ there. A rule never covers a part's bytes as a whole, but for those that look at both
+sides' bytes first. What no rule covers is a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from local_imager.deliver.compare.align import content_kind
+from local_imager.deliver.compare.yamlfolding import same_but_folding
+from local_imager.deliver.inspect.parts import Fact, Part
+
+# The fact names below that stand for a part's bytes, not for one of its facts.
+CONTENT: Final = "content"
+# A file system's bytes that no entry and no fact accounts for.
+REST: Final = "rest"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where two parts differ: the fact's name, both values, both parts and what holds them.
+
+    ``holders`` are the pairs of parts from the outermost to the nearest one.
+    """
+
+    fact: str
+    left_value: Fact | None
+    right_value: Fact | None
+    left: Part
+    right: Part
+    holders: tuple[tuple[Part, Part], ...] = ()
+
+    def within(self, *kinds: str) -> tuple[Part, Part] | None:
+        """Return the nearest holders whose kind is one of these, but none beyond a boundary.
+
+        A file system or archive inside another one is a boundary: its entries are its own.
+        """
+        for left, right in reversed(self.holders):
+            if content_kind(left) in kinds and content_kind(right) in kinds:
+                return left, right
+            if content_kind(left) in _BOUNDARIES:
+                return None
+        return None
+
+    def of_kind(self, *kinds: str) -> bool:
+        """Say whether both parts are of one of these kinds, or places that hold one."""
+        return all(kinds_of(part) & set(kinds) for part in (self.left, self.right))
+
+
+def kinds_of(part: Part) -> frozenset[str]:
+    """Return the kind of a part, and of its content where it is a place."""
+    return frozenset((part.kind, content_kind(part)))
+
+
+_BOUNDARIES: Final = frozenset(
+    {"fat", "xfs", "squashfs", "erofs", "iso", "cpio", "tar", "disk", "layer", "uki", "pe"}
+)
+_ENTRIES: Final = frozenset(
+    {"file", "directory", "link", "special", "document", "data", "kernel", "initramfs", "cmdline"}
+    | {"uki", "pe", "squashfs", "erofs", "fat", "disk", "compressed", "cpio", "tar", "iso"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseRule:
+    """One entry of the list: its stable code, what it covers and the reason, in words.
+
+    ``covers`` answers for one place; it must be symmetric in the two sides.
+    """
+
+    code: str
+    what: str
+    reason: str
+    covers: Callable[[Place], bool]
+
+
+def _facts(kind: str, *names: str) -> Callable[[Place], bool]:
+    def covers(place: Place) -> bool:
+        return place.fact in names and place.of_kind(kind)
+
+    return covers
+
+
+def _times_in(*kinds: str) -> Callable[[Place], bool]:
+    def covers(place: Place) -> bool:
+        return (
+            place.fact in ("mtime", "atime", "ctime", "crtime")
+            and place.left.kind in _ENTRIES
+            and place.within(*kinds) is not None
+        )
+
+    return covers
+
+
+def _cpio_times(place: Place) -> bool:
+    """Cover times in what an imager appends; the base archive (with ``init``) comes as it is."""
+    if not _times_in("cpio")(place):
+        return False
+    archives = place.within("cpio")
+    return archives is not None and all(one.child("init") is None for one in archives)
+
+
+def _folded(place: Place) -> bool:
+    if place.fact != CONTENT or place.left.name != "extensions.yaml":
+        return False
+    if place.right.name != "extensions.yaml" or place.within("cpio") is None:
+        return False
+    left, right = place.left.text, place.right.text
+    return left is not None and right is not None and same_but_folding(left, right)
+
+
+def _same_signer(place: Place) -> bool:
+    """Cover a signature's bytes where all that it says (signer, digest, validity) is the same."""
+    left, right = place.left, place.right
+    if left.kind != "pe-signature" or right.kind != "pe-signature" or place.fact != CONTENT:
+        return False
+    said = dict(left.facts)
+    return said == dict(right.facts) and bool(said) and said.get("valid") is not False
+
+
+NOISE: Final[tuple[NoiseRule, ...]] = (
+    NoiseRule(
+        "cpio-times",
+        "times of files in the cpio archive that an imager appends to the initramfs",
+        "imagers up to v1.14 pack extensions with the time of the run; nothing reads it at boot. "
+        "The base archive, the one with /init, is not covered",
+        _cpio_times,
+    ),
+    NoiseRule(
+        "yaml-folding",
+        "where long lines of extensions.yaml are folded",
+        "YAML libraries of different imager versions fold long descriptions at other places; "
+        "covered only when both texts have the same words and read as the same document",
+        _folded,
+    ),
+    NoiseRule(
+        "gpt-guid",
+        "the disk's GUID and the GUIDs of its partitions (not their types)",
+        "made at random for each disk; Talos finds its partitions by label",
+        lambda place: (
+            place.fact in ("guid", "disk_guid")
+            and place.of_kind("partition-table", "partition", "disk", "iso")
+        ),
+    ),
+    NoiseRule(
+        "fat-serial",
+        "the serial number of a FAT volume",
+        "made from the time of the run, or at random",
+        _facts("fat", "serial", "volume_serial", "uuid"),
+    ),
+    NoiseRule(
+        "fat-times",
+        "times of files and directories in a FAT file system",
+        "the time of the run; firmware does not look at it",
+        _times_in("fat"),
+    ),
+    NoiseRule(
+        "xfs-identity",
+        "the UUID of an XFS file system",
+        "made at random for each file system; Talos finds it by its label",
+        _facts("xfs", "uuid", "meta_uuid"),
+    ),
+    NoiseRule(
+        "xfs-bookkeeping",
+        "bytes of an XFS file system outside of its files: log, sequence numbers, inode generation",
+        "they follow the order and time of writes; covered only when all files, their modes and "
+        "the features of the file system are equal",
+        _facts("xfs", REST),
+    ),
+    NoiseRule(
+        "xfs-times",
+        "times of files and directories in an XFS file system",
+        "the time of the run; the boot loader does not look at it",
+        _times_in("xfs"),
+    ),
+    NoiseRule(
+        "iso-dates",
+        "the dates of an ISO volume (creation, modification, expiry, effect)",
+        "the time of the run",
+        _facts("iso", "created", "modified", "expires", "effective", "uuid"),
+    ),
+    NoiseRule(
+        "iso-times",
+        "times of files and directories in an ISO file system",
+        "the time of the run; firmware and GRUB do not look at it",
+        _times_in("iso"),
+    ),
+    NoiseRule(
+        "squashfs-time",
+        "the time at which a squashfs was made",
+        "the time of the run; the kernel does not use it. Times of its files are not covered",
+        _facts("squashfs", "created", "build_time", "mkfs_time"),
+    ),
+    NoiseRule(
+        "erofs-identity",
+        "the UUID and build time of an erofs",
+        "random, or the time of the run. Times of its files are not covered",
+        _facts("erofs", "uuid", "created", "build_time"),
+    ),
+    NoiseRule(
+        "pe-timestamp",
+        "the time stamp in the header of a PE file",
+        "the time of the link or of the run; firmware does not look at it",
+        lambda place: place.fact in ("timestamp", "time_stamp") and place.of_kind("uki", "pe"),
+    ),
+    NoiseRule(
+        "authenticode-bytes",
+        "the bytes of an Authenticode signature by the same signer over the same digest",
+        "a signature holds its time, and some schemes hold random numbers; covered only when "
+        "signer, digest and validity are equal on both sides",
+        _same_signer,
+    ),
+    NoiseRule(
+        "virtual-disk-identity",
+        "UUIDs and times in the header of a qcow2, vhd or vmdk file",
+        "made at random or from the time of the run by the program that converted the disk",
+        lambda place: (
+            place.fact in ("uuid", "timestamp", "created", "cid", "content_id")
+            and place.left.kind == place.right.kind
+            and place.left.kind in ("qcow2", "vhd", "vmdk")
+        ),
+    ),
+)
+# What depends on differing bytes and differs for no other reason than noise inside of them.
+FOLLOWS_NOISE: Final = NoiseRule(
+    "follows-noise",
+    "checksums, signed digests, PCR signatures and sizes of what holds noise",
+    "they are computed from bytes that differ by noise only; a signature counts only where the "
+    "same signer made both",
+    lambda place: False,
+)
+ALL_NOISE: Final = (*NOISE, FOLLOWS_NOISE)
+
+
+def noise_of(place: Place) -> str:
+    """Return the code of the rule that covers a place, or an empty string."""
+    return next((rule.code for rule in NOISE if rule.covers(place)), "")

@@ -1,0 +1,41 @@
+"""Tells what in a signed document is the signer's statement and what follows from the content."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+# Of a PCR signature (systemd's .pcrsig): the policy's digest and the signature over it follow from
+# what is measured; bank, PCRs and the fingerprint of the key are the signer's choice.
+_FOLLOWING: Final = frozenset({"pol", "sig"})
+_MAX_CHARS: Final = 64 * 1024
+
+
+def same_but_signed_values(left: str, right: str) -> bool:
+    """Say whether two ``.pcrsig`` documents differ in policy digests and signatures only.
+
+    Keys, banks, PCRs and their order have to be equal; what is no such document is never the same.
+    """
+    if max(len(left), len(right)) > _MAX_CHARS:
+        return False
+    try:
+        first, second = _statement(json.loads(left)), _statement(json.loads(right))
+    except (ValueError, RecursionError):
+        return False
+    return bool(first) and first == second
+
+
+def _statement(document: Any) -> list[tuple[str, list[str]]]:
+    """Return bank -> what the signer chose for each of its policies."""
+    if not isinstance(document, dict):
+        raise ValueError("a .pcrsig document is an object")
+    banks = []
+    for bank, policies in document.items():
+        if not isinstance(policies, list) or not all(isinstance(one, dict) for one in policies):
+            raise ValueError("a bank holds a list of policies")
+        chosen = [
+            json.dumps({key: one[key] for key in sorted(one) if key not in _FOLLOWING})
+            for one in policies
+        ]
+        banks.append((str(bank), chosen))
+    return banks

@@ -1,0 +1,323 @@
+"""Walks two trees of parts side by side and names every place where they differ.
+
+A place is named at the deepest level that explains it: what holds it differs as a consequence and
+is not named. Nothing is left out by being unknown: bytes that differ without a part of theirs that
+differs are a difference of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from local_imager.deliver.compare.align import WRAPPERS, Spelling, pairs, same_order
+from local_imager.deliver.compare.factwords import (
+    DERIVED_FACTS,
+    FACT_WORDS,
+    PACKING_FACTS,
+    noun,
+    shown,
+    signer,
+)
+from local_imager.deliver.compare.finding import Class, Finding, join
+from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
+from local_imager.deliver.compare.signed import same_but_signed_values
+from local_imager.deliver.compare.verdict import Change
+from local_imager.deliver.compare.words import clean, content_text, size_text, text_diff
+from local_imager.deliver.compare.wrapping import core, wrapper_words, wrapping
+from local_imager.deliver.inspect.parts import Fact, Part
+
+# No real tree is deeper; a person would not find the place either.
+_MAX_DEPTH: Final = 150
+# Larger parts that differ in the same way at several places are told once.
+_COPY_BYTES: Final = 4096
+# Kinds that have no bytes of their own: their facts and children are all that there is.
+_BODILESS: Final = frozenset({"directory", "link", "special"})
+# File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
+_PACKED_VOLUMES: Final = frozenset({"squashfs", "erofs"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """A pair of parts on the way down."""
+
+    left: Part
+    right: Part
+    path: str = ""
+    right_path: str = ""
+    holders: tuple[tuple[Part, Part], ...] = ()
+
+    def below(self, left: Part, right: Part, *, named: bool = True) -> _Spot:
+        return _Spot(
+            left,
+            right,
+            join(self.path, left.name) if named else self.path,
+            join(self.right_path, right.name) if named else self.right_path,
+            (*self.holders, (self.left, self.right)),
+        )
+
+
+def find_differences(
+    left: Part, right: Part, spellings: tuple[Spelling, Spelling] = (Spelling(), Spelling())
+) -> list[Finding]:
+    """Return every difference of two trees in the order of the left one.
+
+    ``spellings`` say which words of names stand for the same thing on both sides.
+    """
+    walker = _Walker(spellings)
+    walker.pair(_Spot(left, right))
+    return walker.found
+
+
+class _Walker:
+    def __init__(self, spellings: tuple[Spelling, Spelling]) -> None:
+        self.found: list[Finding] = []
+        self._spellings = spellings
+        self._seen: dict[tuple[str, str], str] = {}
+
+    def pair(self, spot: _Spot) -> None:
+        left, right = spot.left, spot.right
+        if left.kind != right.kind and self._unwrapped(spot):
+            return
+        self._facts(spot)
+        if left.kind != right.kind:
+            self._add(spot, "kind of part", "kind", (left.kind, right.kind))
+            return
+        if left.digest and left.digest == right.digest and left.size_bytes == right.size_bytes:
+            return
+        if left.kind in _BODILESS and not left.digest and not right.digest:
+            self._children(spot)
+        elif left.kind in WRAPPERS:
+            self._wrapper(spot)
+        elif not self._is_copy(spot):
+            self._content(spot)
+
+    def _content(self, spot: _Spot) -> None:
+        """Compare parts whose bytes differ, or whose bytes are not known to be equal."""
+        left, right = spot.left, spot.right
+        before = len(self.found)
+        if left.kind in ("partition", "unpartitioned") and left.size_bytes != right.size_bytes:
+            sizes = size_text(left.size_bytes), size_text(right.size_bytes)
+            self._add(spot, f"size of the {noun(left)}", "size", sizes)
+        if left.children or right.children:
+            self._children(spot)
+        if not (left.digest and right.digest):
+            if left.size_bytes or right.size_bytes or left.digest or right.digest:
+                self._unknown(spot, "one side has no digest")
+        elif left.unread or right.unread:
+            self._unknown(spot, left.unread or right.unread)
+        elif not (left.children or right.children):
+            self._leaf(spot)
+        elif not self._explained(spot, before):
+            self._rest(spot)
+
+    def _explained(self, spot: _Spot, before: int) -> bool:
+        """Say whether something was found inside, or in a fact of the part itself."""
+        if len(self.found) > before:
+            return True
+        mine = [one for one in self.found[-64:] if one.left is spot.left and one.path == spot.path]
+        return any(one.group != "derived" for one in mine)
+
+    def _children(self, spot: _Spot) -> None:
+        if len(spot.holders) >= _MAX_DEPTH:
+            self._unknown(spot, f"it lies more than {_MAX_DEPTH} parts deep")
+            return
+        for left, right in pairs(spot.left, spot.right, self._spellings):
+            if left is not None and right is not None:
+                below = spot.below(left, right)
+                if left.name != right.name:
+                    self._renamed(below)
+                self.pair(below)
+            else:
+                self._alone(spot, left, right)
+        if spot.left.kind in ("cpio", "tar", "layer", "initramfs", "oci-image") and not same_order(
+            spot.left, spot.right
+        ):
+            orders = [
+                ", ".join(one.name for one in side.children) for side in (spot.left, spot.right)
+            ]
+            self._add(spot, "order of its parts", "order", (clean(orders[0]), clean(orders[1])))
+
+    def _renamed(self, spot: _Spot) -> None:
+        mine, other = self._spellings
+        if mine.of(spot.left.name) == other.of(spot.right.name):
+            return
+        values = clean(spot.left.name), clean(spot.right.name)
+        numbered = spot.left.name.startswith("segment ") and spot.right.name.startswith("segment ")
+        self._add(spot, "name", "name", values, scope=_parent(spot.path) if numbered else None)
+
+    def _alone(self, spot: _Spot, left: Part | None, right: Part | None) -> None:
+        part = left or right
+        if part is None:
+            return
+        path = join(spot.path if left else spot.right_path, part.name)
+        values = (content_text(left) if left else "", content_text(right) if right else "")
+        self.found.append(
+            Finding(
+                path,
+                noun(part),
+                "presence",
+                "real",
+                "only-left" if left else "only-right",
+                left,
+                right,
+                values,
+                path,
+                holders=(*spot.holders, (spot.left, spot.right)),
+            )
+        )
+
+    def _unwrapped(self, spot: _Spot) -> bool:
+        """Go past what only wraps the same kind of thing on one side or both."""
+        left, right = core(spot.left), core(spot.right)
+        if left.kind != right.kind or (left is spot.left and right is spot.right):
+            return False
+        values = wrapping(spot.left), wrapping(spot.right)
+        self._add(spot, "container format", "packing", values, group="packing")
+        self.pair(spot.below(left, right, named=False))
+        return True
+
+    def _wrapper(self, spot: _Spot) -> None:
+        left, right = spot.left, spot.right
+        inner = [[part for part in side.children if part.name != ""] for side in (left, right)]
+        if not inner[0] or not inner[1] or left.unread or right.unread:
+            self._unknown(spot, left.unread or right.unread or "nothing of it was unpacked")
+            return
+        before = len(self.found)
+        if len(inner[0]) == len(inner[1]) == 1:
+            self.pair(spot.below(inner[0][0], inner[1][0], named=False))
+        else:
+            self._children(spot)
+        if left.kind == "ova" and any(one.group == "real" for one in self.found[before:]):
+            return
+        if not any(
+            one.path == spot.path and one.left is left and one.group in ("packing", "noise")
+            for one in self.found
+        ):
+            values = wrapping(left), wrapping(right)
+            self._add(spot, wrapper_words(left), "packing", values, group="packing")
+
+    def _leaf(self, spot: _Spot) -> None:
+        left, right = spot.left, spot.right
+        values = content_text(left), content_text(right)
+        scope = None
+        what, diff = f"content of the {noun(left)}", ""
+        if left.text is not None and right.text is not None:
+            diff = text_diff(left.text, right.text)
+            if left.text == right.text:
+                what = f"zeros at the end of the {noun(left)}"
+            if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
+                what, scope = "PCR signature", _parent(spot.path)
+        if left.kind == "pe-signature" and left.facts and signer(left) == signer(right):
+            what, scope = "bytes of the signature", _parent(spot.path)
+        self._add(spot, what, CONTENT, values, diff=diff, scope=scope)
+
+    def _rest(self, spot: _Spot) -> None:
+        """Name bytes that differ although every part and fact of theirs is equal."""
+        values = content_text(spot.left), content_text(spot.right)
+        if kinds_of(spot.left) & kinds_of(spot.right) & _PACKED_VOLUMES:
+            self._add(spot, "compression", REST, values, group="packing")
+        else:
+            self._add(spot, f"bytes of the {noun(spot.left)} outside of its parts", REST, values)
+
+    def _unknown(self, spot: _Spot, reason: str) -> None:
+        values = content_text(spot.left), content_text(spot.right)
+        what = f"content of the {noun(spot.left)}, which could not be compared: {clean(reason)}"
+        self._add(spot, what, "unread", values)
+
+    def _is_copy(self, spot: _Spot) -> bool:
+        """Say that the very same change is told elsewhere already: an ISO holds its ESP thrice."""
+        left, right = spot.left, spot.right
+        if min(left.size_bytes, right.size_bytes) < _COPY_BYTES or not (
+            left.digest and right.digest
+        ):
+            return False
+        first = self._seen.setdefault((left.digest, right.digest), spot.path)
+        if first == spot.path:
+            return False
+        values = content_text(left), content_text(right)
+        self._add(
+            spot, f"the same change as in {first or 'the whole'}", "copy", values, scope=first
+        )
+        return True
+
+    def _facts(self, spot: _Spot) -> None:
+        left, right = spot.left, spot.right
+        for name in sorted(set(left.facts) | set(right.facts)):
+            first, second = left.facts.get(name), right.facts.get(name)
+            if first == second and type(first) is type(second):
+                continue
+            self._fact(spot, name, first, second)
+
+    def _fact(self, spot: _Spot, name: str, first: Fact | None, second: Fact | None) -> None:
+        left, right = spot.left, spot.right
+        noise = noise_of(Place(name, first, second, left, right, spot.holders))
+        packing = not noise and (
+            name in PACKING_FACTS or (left.kind == right.kind and left.kind in WRAPPERS)
+        )
+        values = shown(name, first), shown(name, second)
+        words = FACT_WORDS.get(name, clean(name.replace("_", " ")))
+        if left.kind not in ("file", "directory", "link", "special") and name not in ("mode",):
+            words = f"{words} of the {noun(left)}"
+        self._add(
+            spot,
+            words,
+            name,
+            values,
+            group="packing" if packing else None,
+            scope=_derived_scope(spot, name),
+            values_of=(first, second),
+        )
+
+    def _add(
+        self,
+        spot: _Spot,
+        what: str,
+        fact: str,
+        values: tuple[str, str],
+        *,
+        group: Class | None = None,
+        diff: str = "",
+        scope: str | None = None,
+        values_of: tuple[Fact | None, Fact | None] = (None, None),
+    ) -> None:
+        """Keep a difference; its class is told by the list of noise where it is not given."""
+        noise = ""
+        change: Change = "altered"
+        if group is None:
+            place = Place(fact, *values_of, spot.left, spot.right, spot.holders)
+            noise = noise_of(place)
+            group = "noise" if noise else "real" if scope is None else "derived"
+        if group in ("noise", "packing"):
+            change = "noise" if group == "noise" else "packing"
+        elif fact not in (CONTENT, REST) and values_of != (None, None) and None in values_of:
+            change = "only-right" if values_of[0] is None else "only-left"
+        self.found.append(
+            Finding(
+                spot.path,
+                what,
+                fact,
+                group,
+                change,
+                spot.left,
+                spot.right,
+                values,
+                spot.right_path,
+                diff,
+                noise,
+                scope or "",
+                spot.holders,
+            )
+        )
+
+
+def _derived_scope(spot: _Spot, name: str) -> str | None:
+    """Return where the cause of a computed fact's difference lies, None for other facts."""
+    names, beside = DERIVED_FACTS.get(spot.left.kind, (frozenset(), False))
+    if name not in names:
+        return None
+    return _parent(spot.path) if beside else spot.path
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

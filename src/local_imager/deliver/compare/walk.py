@@ -1,0 +1,236 @@
+"""Compares two inspected files: what differs in meaning first, then in parts, and the verdict."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from local_imager.deliver.compare.align import Spelling
+from local_imager.deliver.compare.expected import expected_verdict, notes_on
+from local_imager.deliver.compare.finding import Finding
+from local_imager.deliver.compare.fold import Context, Headline, fold
+from local_imager.deliver.compare.meaning_diff import differing_meaning
+from local_imager.deliver.compare.noise import ALL_NOISE
+from local_imager.deliver.compare.semantic import Semantic
+from local_imager.deliver.compare.trees import find_differences
+from local_imager.deliver.compare.verdict import Comparison, Difference, SideSummary, Verdict
+from local_imager.deliver.compare.words import clean, content_text
+from local_imager.deliver.inspect.parts import Part
+
+if TYPE_CHECKING:
+    from local_imager.deliver.compare.bytesdiff import Locate
+    from local_imager.deliver.inspect.inspection import Inspection
+
+DEFAULT_LIMIT: Final = 200
+COUNTS: Final = ("altered", "only-left", "only-right", "packing", "noise", "follows")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One side as the comparison needs it: how it was asked for, its tree and its meaning.
+
+    ``meaning`` is ``Meaning.as_dict()``; ``made_by`` says which builder and tool made it, where
+    that is known from the store (``Known.as_dict()``).
+    """
+
+    asked: str
+    tree: Part
+    meaning: Mapping[str, Any]
+    made_by: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, inspection: Inspection, asked: str) -> Subject:
+        """Return an inspected file as a side of a comparison."""
+        known = inspection.known.as_dict() if inspection.known else None
+        return cls(asked, inspection.tree, inspection.meaning.as_dict(), known)
+
+    @property
+    def summary(self) -> SideSummary:
+        """What the report says of this side."""
+        return SideSummary(clean(self.asked), self.tree.digest, self.tree.size_bytes, self.meaning)
+
+
+def compare_trees(
+    left: Subject,
+    right: Subject,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    locate: Locate | None = None,
+) -> Comparison:
+    """Compare two sides; the result holds at most ``limit`` differences, and counts all of them.
+
+    ``locate`` finds the first differing offset of a pair of parts, where the caller has the bytes.
+    The sides are interchangeable: swapped, the result is mirrored.
+    """
+    equal = left.tree.digest == right.tree.digest and bool(left.tree.digest)
+    if equal and left.tree.size_bytes == right.tree.size_bytes:
+        return _comparison(left, right, Verdict.IDENTICAL, [], Counter(), limit)
+    semantics = differing_meaning(left.meaning, right.meaning)
+    context = Context(_images(left, right), _spellings(left, right))
+    findings = find_differences(left.tree, right.tree, context.spellings)
+    headlines, lesser = fold(semantics, findings, context)
+    if not headlines and not lesser:
+        headlines = [Headline(finding=_unaccounted(left.tree, right.tree))]
+    real = [_difference(headline, limit, locate, context.images) for headline in headlines]
+    packing = [_of_finding(one, None) for one in lesser if one.group == "packing"]
+    noise = _grouped([one for one in lesser if one.group == "noise"])
+    counts: Counter[str] = Counter(one.change for one in real)
+    counts["packing"], counts["noise"] = len(packing), sum(1 for one in lesser if one.noise)
+    counts["follows"] = sum(len(one.parts) + len(one.meanings) for one in headlines)
+    verdict = Verdict.DIFFERENT if real else Verdict.NAMED_NOISE if noise else Verdict.SAME_CONTENT
+    return _comparison(left, right, verdict, [*real, *packing, *noise], counts, limit)
+
+
+def _comparison(
+    left: Subject,
+    right: Subject,
+    verdict: Verdict,
+    differences: Sequence[Difference],
+    counts: Counter[str],
+    limit: int,
+) -> Comparison:
+    expected, because = expected_verdict(left.meaning, right.meaning, left.made_by, right.made_by)
+    return Comparison(
+        left.summary,
+        right.summary,
+        verdict,
+        tuple(differences[: max(limit, 1)]),
+        {name: counts[name] for name in COUNTS},
+        expected,
+        because,
+        tuple(notes_on(left.meaning, right.meaning, left.made_by, right.made_by)),
+    )
+
+
+def _unaccounted(left: Part, right: Part) -> Finding:
+    """Name bytes that differ where nothing inside does: never let that pass as equal."""
+    values = content_text(left), content_text(right)
+    return Finding("", "bytes of the whole file", "rest", "real", "altered", left, right, values)
+
+
+def _images(left: Subject, right: Subject) -> tuple[dict[str, str], dict[str, str]]:
+    """Return for each side which file of the initramfs holds which extension."""
+    first, second = (_images_of(side) for side in (left, right))
+    return first, second
+
+
+def _images_of(side: Subject) -> dict[str, str]:
+    images = {
+        str(one.get("name")): clean(str(one.get("image") or ""))
+        for one in side.meaning.get("extensions") or ()
+        if one.get("image")
+    }
+    listed = _listed_images(side.tree)
+    return {**listed, **images}
+
+
+def _listed_images(tree: Part) -> dict[str, str]:
+    """Read the virtual extensions' images from extensions.yaml, which the meaning leaves out."""
+    from local_imager.deliver.compare.extensionlist import FILE_NAME, images_in
+
+    for _, part in tree.walk():
+        if part.name == FILE_NAME and part.text:
+            return images_in(part.text)
+    return {}
+
+
+def _spellings(left: Subject, right: Subject) -> tuple[Spelling, Spelling]:
+    """Return what names may differ by: schematic IDs, versions, numbers of extensions' images."""
+    words: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
+    for key in ("schematic_id", "talos_version"):
+        values = [str(side.meaning.get(key) or "") for side in (left, right)]
+        if all(values) and values[0] != values[1]:
+            for side, value in zip(words, values, strict=True):
+                side.append((value, f"<{key}>"))
+    images = _images(left, right)
+    names = [
+        tuple((image, f"<extension {name}>") for name, image in side.items()) for side in images
+    ]
+    return Spelling(tuple(words[0]), names[0]), Spelling(tuple(words[1]), names[1])
+
+
+def _difference(
+    headline: Headline,
+    limit: int,
+    locate: Locate | None,
+    images: Iterable[Mapping[str, str]],
+) -> Difference:
+    """Return a headline as it is reported, with at most ``limit`` of what follows from it."""
+    follows = [_of_semantic(one) for one in headline.meanings]
+    follows += [_of_finding(one, locate) for one in headline.parts]
+    if headline.semantic is not None:
+        top = _of_semantic(headline.semantic)
+        if not top.path:
+            top = replace(top, path=_place(headline, images))
+    else:
+        top = _of_finding(_some(headline.finding), locate)
+    return replace(top, consequences=tuple(follows[: max(limit, 1)]))
+
+
+def _place(headline: Headline, images: Iterable[Mapping[str, str]]) -> str:
+    """Return where a difference in meaning is seen: an extension's image, else the first part."""
+    key = headline.semantic.key if headline.semantic else ""
+    names = {side[key] for side in images if key in side}
+    for one in headline.parts:
+        for path in (one.path, one.right_path):
+            steps = path.split("/")
+            for index, step in enumerate(steps):
+                if step in names:
+                    return "/".join(steps[: index + 1])
+    return next((one.path for one in headline.parts if one.path), "")
+
+
+def _some(finding: Finding | None) -> Finding:
+    if finding is None:
+        raise ValueError("a headline is about a meaning or a part")
+    return finding
+
+
+def _of_semantic(one: Semantic) -> Difference:
+    return Difference(clean(one.path), one.what, one.change, one.left, one.right, one.diff)
+
+
+def _of_finding(one: Finding, locate: Locate | None) -> Difference:
+    found = locate(one) if locate is not None and one.fact == "content" else None
+    return Difference(
+        one.path,
+        one.what,
+        one.change,
+        one.values[0],
+        one.values[1],
+        one.diff,
+        one.noise,
+        offset=found[0] if found else None,
+        size_bytes=found[1] if found else None,
+    )
+
+
+def _grouped(noise: Iterable[Finding]) -> list[Difference]:
+    """Put the same noise of many files of one archive or file system into one line."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for one in noise:
+        names = one.path.split("/")
+        place = "/".join(names[: max(len(names) - 1 - _directories(one), 0)])
+        groups.setdefault((one.noise, place), []).append(one)
+    rows = []
+    for (_, place), members in groups.items():
+        first = _of_finding(members[0], None)
+        if len(members) > 1:
+            first = replace(
+                first, path=place, what=f"{first.what} ({len(members)} times so)", diff=""
+            )
+        rows.append(first)
+    order = {rule.code: index for index, rule in enumerate(ALL_NOISE)}
+    return sorted(rows, key=lambda row: order.get(row.noise, len(order)))
+
+
+def _directories(one: Finding) -> int:
+    """Return how many directories lie between a part and the archive that holds it."""
+    depth = 0
+    for left, _ in reversed(one.holders):
+        if left.kind != "directory":
+            break
+        depth += 1
+    return depth
