@@ -20,6 +20,9 @@ CHUNK_BYTES: Final = 1 << 20
 # One read of a reader: enough for every table that a boot file has, far below the memory limit.
 MAX_READ_BYTES: Final = 64 << 20
 _ZEROS: Final = bytes(CHUNK_BYTES)
+# Zeros in unpacked streams become holes from this length on.
+_HOLE_BYTES: Final = 64 << 10
+_HOLE: Final = bytes(_HOLE_BYTES)
 # Unpacked streams are kept in memory up to here, then in an unnamed file.
 _SPILL_BYTES: Final = 4 << 20
 
@@ -68,14 +71,15 @@ class BytesSource:
 
     def data_runs(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See :meth:`Source.data_runs`."""
-        if length:
-            yield offset, length
+        if offset < min(offset + length, self.size_bytes):
+            yield offset, min(length, self.size_bytes - offset)
 
 
 class FileSource:
     """An open file; holes are known to be zeros without reading them.
 
-    Use as a context manager, or call :meth:`close`. The file must not change meanwhile.
+    Use as a context manager, or call :meth:`close`. The file must not change meanwhile; the
+    position of one that was opened elsewhere is not kept.
     """
 
     def __init__(self, file: Path | BinaryIO) -> None:
@@ -195,7 +199,8 @@ class Joined:
 
         end = offset + length
         first = bisect.bisect_right(self._pieces, offset, key=lambda piece: piece[0]) - 1
-        for position, source, begin, count in self._pieces[max(first, 0) :]:
+        for number in range(max(first, 0), len(self._pieces)):
+            position, source, begin, count = self._pieces[number]
             if position >= end:
                 return
             low, high = max(offset, position), min(end, position + count)
@@ -223,16 +228,15 @@ class Spill:
             max_size=_SPILL_BYTES, prefix="local-imager-"
         )
         size = 0
-        for chunk in chunks:
-            if size + len(chunk) > max_bytes:
-                file.close()
-                raise FormatError(f"unpacks to more than {max_bytes} bytes")
-            if len(chunk) <= CHUNK_BYTES and chunk == _ZEROS[: len(chunk)]:
-                file.rollover()
-                file.seek(len(chunk), os.SEEK_CUR)
-            else:
-                file.write(chunk)
-            size += len(chunk)
+        try:
+            for chunk in chunks:
+                size += len(chunk)
+                if size > max_bytes:
+                    raise FormatError(f"unpacks to more than {max_bytes} bytes")
+                _write_sparse(file, chunk)
+        except BaseException:
+            file.close()
+            raise
         if getattr(file, "_rolled", False):
             file.flush()
             os.ftruncate(file.fileno(), size)
@@ -245,22 +249,48 @@ class Spill:
     def read(self, offset: int, length: int) -> bytes:
         """See :meth:`Source.read`."""
         checked(self, offset, length)
-        self._file.seek(offset)
-        return self._file.read(length)
+        if getattr(self._file, "_rolled", False):
+            # Not through the file's buffer: data_runs moves the position below it.
+            data = os.pread(self._file.fileno(), length, offset)
+        else:
+            self._file.seek(offset)
+            data = self._file.read(length)
+        if len(data) != length:
+            raise FormatError("a file that was unpacked became shorter while it was read")
+        return data
 
     def data_runs(self, offset: int, length: int) -> Iterator[tuple[int, int]]:
         """See :meth:`Source.data_runs`."""
         if not getattr(self._file, "_rolled", False):
-            if length:
-                yield offset, length
+            if offset < min(offset + length, self.size_bytes):
+                yield offset, min(length, self.size_bytes - offset)
             return
         with FileSource(self._file) as held:  # type: ignore[arg-type]
             yield from held.data_runs(offset, length)
 
 
+def _write_sparse(file: tempfile.SpooledTemporaryFile[bytes], chunk: bytes) -> None:
+    """Write at the position; long zeros become holes, and the file goes to disk then."""
+    at = begin = 0
+    while at < len(chunk):
+        # Slices of bytes are compared at once, those of a memoryview item by item.
+        if chunk[at : at + _HOLE_BYTES] == _HOLE:
+            file.write(chunk[begin:at])
+            file.rollover()
+            file.seek(_HOLE_BYTES, os.SEEK_CUR)
+            begin = at + _HOLE_BYTES
+        at += _HOLE_BYTES
+    file.write(chunk[begin:])
+
+
 def stream(source: Source, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-    """Yield a range in pieces of at most ``CHUNK_BYTES``; holes come as zeros."""
+    """Yield a range in pieces of at most ``CHUNK_BYTES``; holes come as zeros.
+
+    Raises :class:`FormatError` where the source does not have all of it.
+    """
     end = source.size_bytes if length is None else offset + length
+    if not 0 <= offset <= end <= source.size_bytes:
+        raise FormatError(f"the file ends before byte {end} ({source.size_bytes} bytes are there)")
     position = offset
     for start, count in source.data_runs(offset, end - offset):
         yield from _zeros(start - position)
