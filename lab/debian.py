@@ -43,18 +43,27 @@ HOST_PACKAGES: dict[str, dict[str, str]] = {
         "xz-utils": "unpacks what was built in tests",
         "zstd": "unpacks what was built in tests",
     },
+    "filesystems": {
+        "dosfstools": "makes FAT volumes in tests",
+        "gdisk": "makes partition tables in tests",
+        "mtools": "fills FAT volumes in tests",
+        "qemu-utils": "makes disk images in tests",
+        "xfsprogs": "makes XFS volumes in tests",
+    },
 }
 """Per purpose: Debian package and why it is needed."""
 
 _PROGRAM_OF = {
     "binutils": "objdump",
     "docker.io": "dockerd",
+    "dosfstools": "mkfs.fat",
     "erofs-utils": "mkfs.erofs",
     "gdisk": "sgdisk",
     "mtools": "mcopy",
     "qemu-system-x86": "qemu-system-x86_64",
     "qemu-utils": "qemu-img",
     "sbsigntool": "sbverify",
+    "xfsprogs": "mkfs.xfs",
     "squashfs-tools": "mksquashfs",
     "xz-utils": "xz",
 }
