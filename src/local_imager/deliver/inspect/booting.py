@@ -11,6 +11,7 @@ from local_imager.deliver.inspect.parts import Part
 from local_imager.events import printable
 from local_imager.formats.grub import MenuEntry, read_grub
 from local_imager.formats.source import FormatError
+from local_imager.formats.uki import parse_os_release
 
 _UKI_FOLDER = ("efi", "linux")
 _ENTRY_FOLDER = ("loader", "entries")
@@ -82,8 +83,11 @@ def uki_entries(path: str, uki: Part) -> Iterator[BootEntry]:
     """
     name = os_release(uki).get("PRETTY_NAME", "") or os_release(uki).get("NAME", "")
     base = _text(uki, ".cmdline")
-    for profile in (uki, *(part for part in uki.children if part.name.startswith("profile "))):
-        said = release_fields(_text(profile, ".profile"))
+    profiles = [part for part in uki.children if part.kind == "directory"]
+    if uki.child(".profile") is not None or not profiles:
+        profiles.insert(0, uki)
+    for profile in profiles:
+        said = parse_os_release(_text(profile, ".profile"))
         line = _text(profile, ".cmdline") or base
         title = said.get("TITLE", "")
         yield BootEntry(
@@ -97,23 +101,12 @@ def uki_entries(path: str, uki: Part) -> Iterator[BootEntry]:
 
 def os_release(uki: Part) -> dict[str, str]:
     """Return the fields of a unified kernel image's ``.osrel`` section."""
-    return release_fields(_text(uki, ".osrel"))
+    return parse_os_release(_text(uki, ".osrel"))
 
 
 def _text(part: Part, name: str) -> str:
     child = part.child(name)
     return child.text if child is not None and child.text is not None else ""
-
-
-def release_fields(text: str) -> dict[str, str]:
-    """Return the fields of a text in the form of os-release(5); other lines are passed over."""
-    fields = {}
-    for line in text.strip("\0").splitlines()[:200]:
-        key, sign, value = line.strip().partition("=")
-        if sign and key.replace("_", "").isalnum():
-            quote = value[:1] if value[:1] in ('"', "'") else ""
-            fields[key] = value[1:-1] if quote and value.endswith(quote) else value
-    return fields
 
 
 def _grub(path: str, text: str) -> Iterator[BootEntry]:

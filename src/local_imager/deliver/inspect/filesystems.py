@@ -44,6 +44,23 @@ def open_xfs(walk: Walk, source: Source) -> Inside:
     return Inside(facts=facts, children=volume_parts(walk, volume))
 
 
+def open_squashfs(walk: Walk, source: Source) -> Inside:
+    """Return what a squashfs (an extension, the root file system) holds, not looking into it."""
+    from local_imager.formats.squashfs import read_squashfs
+
+    volume = read_squashfs(source)
+    facts: dict[str, Fact] = {
+        "filesystem": "squashfs",
+        "packing": volume.facts.packing,
+        "block_bytes": volume.facts.block_bytes,
+        "made": volume.facts.made,
+        "inodes": volume.facts.inodes,
+        "has_xattrs": volume.facts.has_xattrs,
+        "flags": f"{volume.facts.flags:#x}",
+    }
+    return Inside(facts=facts, children=volume_parts(walk, volume, look=False))
+
+
 def open_meta(walk: Walk, source: Source) -> Inside:
     """Return the values of a META partition, each under its key as Talos writes it (``0xa``)."""
     from local_imager.formats.meta import read_meta

@@ -32,6 +32,20 @@ def open_qcow2(walk: Walk, source: Source) -> Inside:
     return _disk(walk, qcow2.open_qcow2(source))
 
 
+def open_vhd(walk: Walk, source: Source) -> Inside:
+    """Return the disk in a VHD file."""
+    from local_imager.formats import vhd
+
+    return _disk(walk, vhd.open_vhd(source))
+
+
+def open_vmdk(walk: Walk, source: Source) -> Inside:
+    """Return the disk in a VMDK file."""
+    from local_imager.formats import vmdk
+
+    return _disk(walk, vmdk.open_vmdk(source))
+
+
 def _disk(walk: Walk, view: DiskView) -> Inside:
     facts = {
         key: clean(value) if isinstance(value, str) else value for key, value in view.facts.items()

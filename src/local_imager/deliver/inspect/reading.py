@@ -14,13 +14,13 @@ from local_imager.deliver.inspect.booting import (
     boot_entries,
     content_of,
     os_release,
-    release_fields,
     shown,
 )
 from local_imager.deliver.inspect.imagerfacts import imager_facts
 from local_imager.deliver.inspect.meaning import BootEntry, Kind, Meaning, Unknown
 from local_imager.deliver.inspect.parts import Part
 from local_imager.deliver.inspect.signing import secure_boot_of
+from local_imager.formats.uki import parse_os_release
 
 _WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk", "ova"})
 _KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
@@ -43,8 +43,8 @@ _KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
 )
 _VERSION: Final = re.compile(r"v?(\d{1,4}\.\d{1,4}\.\d{1,4}(?:-[0-9A-Za-z.-]{1,40})?)")
 _NAMED_VERSION: Final = re.compile(
-    r"(?:^[AB] - Talos |/EFI/Linux/Talos-)(v\d{1,4}\.\d{1,4}\.\d{1,4}(?:-(?:alpha|beta|rc)\.\d{1,3})?)"
-    r"(?:$|~\d+\.efi$|\.efi$|\+)"
+    r"(?:^[AB] - Talos |/EFI/Linux/Talos-)"
+    r"(v\d{1,4}\.\d{1,4}\.\d{1,4}(?:-(?:alpha|beta|rc)\.\d{1,3})?)(?:$|~\d+\.efi$|\.efi$|\+)"
 )
 _ARCHES: Final = ("amd64", "arm64")
 # Kinds that have a schematic, extensions or kernel arguments, so that their lack is worth a word.
@@ -139,7 +139,7 @@ def _take_text(found: _Gathered, path: str, part: Part) -> None:
         if listed.problem:
             found.problems.append(Unknown("extensions", listed.problem))
     elif part.name == "os-release" and part.text is not None:
-        found.releases.append(release_fields(part.text))
+        found.releases.append(parse_os_release(part.text))
 
 
 def _agreed(found: _Gathered) -> listing.Listed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from local_imager.deliver.inspect.parts import MAX_TEXT_BYTES, PartKind
+from local_imager.deliver.inspect.parts import MAX_TEXT_BYTES, Fact, PartKind
 from local_imager.formats.packing import Packing, packing_of, unpack
 from local_imager.formats.source import FormatError, Source
 
@@ -25,6 +25,8 @@ _MAGIC: Final[tuple[tuple[int, bytes, PartKind], ...]] = (
     (0, b"\x5a\x4b\x3c\x2d", "meta"),
 )
 _MAX_SECTIONS: Final = 256
+# e_machine of the ELF specification, as Talos names architectures.
+_ELF_ARCHES: Final = {3: "386", 62: "amd64", 183: "arm64", 243: "riscv64"}
 # Words that stand in the command line of a Linux machine and in no other line of text.
 _CMDLINE: Final = re.compile(
     r"(?:^|\s)(?:talos\.platform|console|root|init_on_alloc|rd\.[a-z.]+|initrd|quiet|ro|rw)(?:=|\s|$)"
@@ -57,16 +59,16 @@ def _recognised(source: Source) -> PartKind:
         return _executable(source, head)
     if _has(source, _ISO_MAGIC_OFFSET, b"CD001"):
         return "iso"
+    if _has(source, source.size_bytes - 512, b"conectix"):
+        return "vhd"
     if head[510:512] == b"\x55\xaa" or _has(source, 4096, b"EFI PART"):
         return _disk_or_volume(source, head)
-    if source.size_bytes >= 512 and _has(source, source.size_bytes - 512, b"conectix"):
-        return "vhd"
     return text_kind(source, head)
 
 
 def _has(source: Source, offset: int, magic: bytes) -> bool:
     end = offset + len(magic)
-    return source.size_bytes >= end and source.read(offset, len(magic)) == magic
+    return 0 <= offset and source.size_bytes >= end and source.read(offset, len(magic)) == magic
 
 
 def _executable(source: Source, head: bytes) -> PartKind:
@@ -146,3 +148,14 @@ def text_of(source: Source) -> str | None:
         return data.decode()
     except UnicodeDecodeError:
         return None
+
+
+def program_facts(source: Source) -> dict[str, Fact]:
+    """Return the architecture of a Linux program, the one thing that an initramfs shows of it."""
+    if source.size_bytes < 20:
+        return {}
+    head = source.read(0, 20)
+    if head[:4] != b"\x7fELF" or head[5] != 1:
+        return {}
+    arch = _ELF_ARCHES.get(int.from_bytes(head[18:20], "little"), "")
+    return {"arch": arch} if arch else {}

@@ -22,7 +22,12 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
         "initramfs": "boots:open_initramfs",
         "kernel": "boots:open_kernel",
         "meta": "filesystems:open_meta",
+        "pe": "programs:open_program",
+        "uki": "programs:open_program",
         "qcow2": "packed:open_qcow2",
+        "squashfs": "filesystems:open_squashfs",
+        "vhd": "packed:open_vhd",
+        "vmdk": "packed:open_vmdk",
         "xfs": "filesystems:open_xfs",
     }
 )

@@ -77,7 +77,7 @@ def _part(walk: Walk, volume: Volume, entry: Entry, name: str, look: bool) -> Pa
         source = volume.open(entry)
     except FormatError as error:
         return walk.leaf(name, "file", entry.size_bytes, facts=facts, unread=error.message)
-    return walk.part(source, name, facts=facts, look=look)
+    return walk.part(source, name, facts=facts, look=look, plain="file")
 
 
 def entry_facts(entry: Entry) -> dict[str, Fact]:

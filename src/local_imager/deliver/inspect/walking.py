@@ -16,7 +16,7 @@ from typing import Final
 
 from local_imager.deliver.inspect.limits import Limits, OutOfBudget, Spent
 from local_imager.deliver.inspect.parts import Fact, Part, PartKind
-from local_imager.deliver.inspect.recognise import recognise, text_of
+from local_imager.deliver.inspect.recognise import program_facts, recognise, text_of
 from local_imager.events import EventSink, Progress, StepFinished, StepStarted
 from local_imager.formats.source import FormatError, Source, Spill, sha256_of
 
@@ -108,12 +108,14 @@ class Walk:
         facts: Mapping[str, Fact] = _NO_FACTS,
         offset: int | None = None,
         look: bool = True,
+        plain: PartKind = "data",
     ) -> Part:
         """Return the part that these bytes are, with everything inside.
 
         ``place`` is the kind of a part that is a place (a partition, a section): what lies in it
         is then told by the fact ``content``, and lends it its facts and children. Without ``look``
-        the bytes are named and hashed, but not opened. A fault within becomes the part's
+        the bytes are named and hashed, but not opened; ``plain`` is the kind of what nobody knows.
+        A fault within becomes the part's
         ``unread``; only :class:`OutOfBudget` is raised.
         """
         self._spent.count_parts()
@@ -121,8 +123,7 @@ class Walk:
         early = "" if isinstance(digest, Future) else digest
         kind, inside = self._inside(source, early, look)
         settled = digest.result() if isinstance(digest, Future) else digest
-        if place is None and kind == "data" and self._depth and name:
-            kind = "file" if look else kind
+        kind = plain if kind == "data" else kind
         said = dict(inside.facts) | dict(facts)
         if place is not None and kind not in ("data", "file", "document"):
             said["content"] = kind
@@ -197,7 +198,7 @@ class Walk:
     def _open(self, source: Source, kind: PartKind) -> Inside:
         opener = self._openers.get(kind)
         if opener is None:
-            return Inside(text=text_of(source))
+            return Inside(facts=program_facts(source), text=text_of(source))
         try:
             with self.deeper():
                 return opener(self, source)
