@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,9 @@ from local_imager.build.privilege import privileges_for
 from local_imager.build.record import base_image, build_record, builder_image, converts
 from local_imager.build.request import Runner
 from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
+from local_imager.build.shared import InitramfsKeeper, Prepared, SharedInitramfs
 from local_imager.build.staging import locate_input
+from local_imager.errors import BuildError
 from local_imager.events import EventSink, step
 from local_imager.oci.export import select_image
 from local_imager.oci.model import canonical_json
@@ -49,11 +53,13 @@ def build_assets(
     options: BuildOptions,
     sink: EventSink,
     cancel: threading.Event,
+    keeper: InitramfsKeeper | None = None,
 ) -> Iterator[BuiltAsset]:
     """Build all assets, yielding each as soon as it is finished.
 
     ``workspace`` is a private directory in the file system where the results will be kept; what
-    is left in it is removed when the iterator ends or is closed. Raises
+    is left in it is removed when the iterator ends or is closed. ``keeper`` keeps what assets
+    share for later builds. Raises
     :class:`~local_imager.errors.BuildError` for a failing imager, ``HostError`` when engine or
     host cannot do it (checked before the first run), ``Interrupted`` when ``cancel`` is set.
     """
@@ -63,15 +69,31 @@ def build_assets(
         privileges_for(job.plan, options.allow_privileged)
     groups = group_jobs(jobs, exact=options.exact)
     require_disk_space(workspace, max((_needed_bytes(bench, group) for group in groups), default=0))
-    for number, group in enumerate(groups):
-        folder = workspace / f"group-{number}"
-        try:
-            if converts(group[0].plan, exact=options.exact):
-                yield from build_disks(bench, group, folder)
-            else:
-                yield _build_single(bench, group[0], folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    shared = SharedInitramfs(bench, workspace / "initramfs", keeper)
+    try:
+        for number, group in enumerate(groups):
+            folder = workspace / f"group-{number}"
+            try:
+                yield from _build_group(bench, [shared.prepared(job) for job in group], folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(shared.folder, ignore_errors=True)
+
+
+def _build_group(bench: Bench, group: list[Prepared], folder: Path) -> Iterator[BuiltAsset]:
+    """Make the assets of a group, each with the record of how it came by its initramfs."""
+    first = group[0]
+    if converts(first.job.plan, exact=bench.options.exact):
+        built = build_disks(bench, [ready.job for ready in group], folder)
+    elif first.path is not None and first.job.plan.profile.kind == "initramfs":
+        built = iter([_take_initramfs(bench, first, folder)])
+    else:
+        built = iter([_build_single(bench, first.job, folder)])
+    for asset in built:
+        facts = dict(first.facts) if first.facts is not None else None
+        record = {**asset.record, "initramfs": facts}
+        yield replace(asset, log=first.log + asset.log, record=record)
 
 
 def _needed_bytes(bench: Bench, group: list[AssetJob]) -> int:
@@ -116,6 +138,30 @@ def _group_key(job: AssetJob, number: int, *, exact: bool) -> bytes:
     )
 
 
+def _take_initramfs(bench: Bench, ready: Prepared, folder: Path) -> BuiltAsset:
+    """Return the finished initramfs as the asset that it is."""
+    began, started_at = time.monotonic(), utc_now()
+    plan = ready.job.plan
+    path = folder / plan.output_name
+    folder.mkdir(parents=True, exist_ok=True)
+    if ready.path is None:
+        raise BuildError(f"{plan.asset} was not made")
+    os.link(ready.path, path)
+    run = dict(ready.facts or {}).get("run")
+    record = build_record(
+        plan,
+        ready.job.images,
+        engine=bench.engine,
+        profile=plan.profile.rendered(lambda item: locate_input(item, ready.job.images)),
+        runs=[run] if run else [],
+        started_at=started_at,
+        duration_s=time.monotonic() - began,
+        exact=False,
+        epoch=bench.options.epoch,
+    )
+    return BuiltAsset(plan.asset, path, "", record, time.monotonic() - began, ready.job)
+
+
 def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
     """Let the imager make the asset in one run, every step its own."""
     began, started_at = time.monotonic(), utc_now()
@@ -138,7 +184,7 @@ def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
         runs=[run_entry(request, result.exit_code, result.duration_s)],
         started_at=started_at,
         duration_s=duration_s,
-        exact=True,
+        exact=not job.made,
         epoch=bench.options.epoch,
     )
     return BuiltAsset(plan.asset, path, result.log, record, duration_s, job)

@@ -37,7 +37,7 @@ from local_imager.build.staging import (
 )
 from local_imager.errors import Interrupted
 from local_imager.events import EventSink
-from local_imager.profile.model import Arch, BuildPlan, Requirement
+from local_imager.profile.model import Arch, BuildPlan, MadeFile, Requirement
 
 if TYPE_CHECKING:
     from local_imager.oci.layout import Layout
@@ -49,10 +49,14 @@ BootFiles = Callable[["VerifiedImage", Arch], Mapping[str, Path]]
 
 @dataclass(frozen=True, slots=True)
 class AssetJob:
-    """One asset to build, with the verified image for each requirement of its plan."""
+    """One asset to build, with the verified image for each requirement of its plan.
+
+    ``made`` says where the files lie that earlier runs of the build made for it.
+    """
 
     plan: BuildPlan
     images: Mapping[Requirement, VerifiedImage]
+    made: Mapping[MadeFile, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ def staged_inputs(bench: Bench, job: AssetJob, folder: Path) -> Iterator[StagedI
             bench.key_dir,
             place,
             container_user(bench.engine),
+            job.made,
         )
     finally:
         shutil.rmtree(place, ignore_errors=True)

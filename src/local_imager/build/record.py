@@ -7,16 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
+from local_imager.build.initramfs import INITRAMFS_RECIPE
 from local_imager.build.privilege import needs_loop_devices
 from local_imager.build.request import DETERMINISTIC_SEED, EngineInfo
 from local_imager.errors import BuildError
 from local_imager.oci.model import canonical_json
+from local_imager.profile.handed import packs_extensions
 from local_imager.profile.model import (
     BaseFile,
     BuildPlan,
     ImageInput,
     Input,
     KeyFile,
+    MadeFile,
     Requirement,
     TarInput,
 )
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
 
 # Raised when the meaning of a key changes, so that an older result is never taken for a new one.
 KEY_FORMAT: Final = 1
-# Raised when our own conversion or compression gives other bytes for the same raw disk.
-CONVERSION_RECIPE: Final = 1
+# Raised when our own steps (normalised initramfs, conversion, compression) give other bytes for
+# the same output of an imager. 2: the initramfs is normalised.
+CONVERSION_RECIPE: Final = 2
 RECORD_FORMAT: Final = 1
 
 KeyDigests = Mapping[str, str]
@@ -58,9 +62,38 @@ def build_key(
         "builder": str(builder_image(images).digest),
         "epoch": epoch,
         "seed": DETERMINISTIC_SEED,
-        "conversion": CONVERSION_RECIPE if converts(plan, exact=exact) else "imager",
+        "conversion": CONVERSION_RECIPE if _has_own_steps(plan, exact=exact) else "imager",
     }
     return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def initramfs_key(
+    packing: BuildPlan, images: Mapping[Requirement, VerifiedImage], *, epoch: int
+) -> str:
+    """Return the SHA-256 (hex) that names a normalised initramfs before it is made.
+
+    ``packing`` is the plan of the run that packs the extensions. The key says so, so that it is
+    never the build key of an asset.
+    """
+    document = {
+        "format": KEY_FORMAT,
+        "intermediate": "initramfs",
+        "profile": packing.profile.rendered(lambda item: input_identity(item, images, {})),
+        "builder": str(builder_image(images).digest),
+        "epoch": epoch,
+        "seed": DETERMINISTIC_SEED,
+        "recipe": INITRAMFS_RECIPE,
+    }
+    return hashlib.sha256(canonical_json(document)).hexdigest()
+
+
+def normalises(plan: BuildPlan, *, exact: bool) -> bool:
+    """Whether the asset is made from a normalised initramfs (where that can be proved equal)."""
+    return not exact and packs_extensions(plan.profile)
+
+
+def _has_own_steps(plan: BuildPlan, *, exact: bool) -> bool:
+    return converts(plan, exact=exact) or normalises(plan, exact=exact)
 
 
 def converts(plan: BuildPlan, *, exact: bool) -> bool:
@@ -85,6 +118,8 @@ def input_identity(
             if name not in key_digests:
                 raise BuildError(f"the digest of the key file {name} is not known")
             return f"key:{name}:{key_digests[name]}"
+        case MadeFile(name, digest):
+            return f"made:{name}:{digest}"
 
 
 def builder_image(images: Mapping[Requirement, VerifiedImage]) -> VerifiedImage:

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.build.container import ContainerUser
@@ -26,6 +27,7 @@ from local_imager.profile.model import (
     ImageInput,
     Input,
     KeyFile,
+    MadeFile,
     Requirement,
     TarInput,
 )
@@ -77,6 +79,8 @@ def locate_input(item: Input, images: Mapping[Requirement, VerifiedImage]) -> st
             return f"{INPUT_ROOT}/base/{arch}/{_safe(name)}"
         case KeyFile(name):
             return f"{KEY_ROOT}/{_safe(name)}"
+        case MadeFile(name, _):
+            return f"{INPUT_ROOT}/made/{_safe(name)}"
 
 
 def _safe(name: str) -> str:
@@ -93,12 +97,13 @@ def stage_inputs(
     key_dir: Path | None,
     dest: Path,
     user: ContainerUser,
+    made: Mapping[MadeFile, Path] = MappingProxyType({}),
 ) -> StagedInputs:
     """Prepare everything that the plan's profile refers to below ``dest``.
 
-    ``boot_files`` maps the names of :class:`BaseFile` to files; ``user`` is who must be able to
-    read. Raises :class:`InputError` for a missing or unusable key, :class:`BuildError` when an
-    input was not provided.
+    ``boot_files`` maps the names of :class:`BaseFile` to files, ``made`` says where what earlier
+    runs made lies; ``user`` is who must be able to read. Raises :class:`InputError` for a missing
+    or unusable key, :class:`BuildError` when an input was not provided.
     """
     input_dir, staged_keys = dest / "in", dest / "keys"
     input_dir.mkdir(parents=True, exist_ok=True)
@@ -122,6 +127,10 @@ def stage_inputs(
             case KeyFile(name):
                 has_keys = True
                 _stage_key(key_dir, name, staged_keys, user)
+            case MadeFile(name, _):
+                if item not in made:
+                    raise BuildError(f"no earlier run made {name}")
+                _provide(made[item], input_dir / inside.removeprefix(INPUT_ROOT + "/"), user)
     _make_readable(input_dir, user)
     document = plan.profile.rendered(lambda item: locate_input(item, images))
     return StagedInputs(input_dir, staged_keys if has_keys else None, render_document(document))

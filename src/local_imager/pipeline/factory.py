@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from local_imager.events import NULL_SINK, EventSink, Message, StepFinished, timed
-from local_imager.oci.model import canonical_json
+from local_imager.oci.model import Digest, canonical_json
 from local_imager.pipeline.locked import LockGuard
 from local_imager.pipeline.lockfile import FORMAT, Lock
 from local_imager.pipeline.locking import LockOrder, make_lock
@@ -20,7 +20,8 @@ from local_imager.profile.assetname import AssetName
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.canonical import canonical_bytes
 from local_imager.settings import Settings
-from local_imager.store.records import AssetRecord, StoredAsset
+from local_imager.store.intermediates import KeptInitramfs
+from local_imager.store.records import AssetRecord, AttachedDocument, StoredAsset
 from local_imager.store.store import Store
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ class Factory:
                 options=options,
                 sink=self._sink,
                 cancel=self._cancel,
+                keeper=KeptInitramfs(self.store),
             ):
                 yield by_asset[built.asset], built
 
@@ -202,7 +204,19 @@ class Factory:
     def _ingest(self, order: BuildOrder, job: Job, built: BuiltAsset) -> StoredAsset:
         """Store the file, and beside it the schematic, the build record and the log."""
         entry = job.plan
-        stored = self.store.put_asset(
+
+        def documents(digest: Digest) -> list[AttachedDocument]:
+            record = {**built.record, "build_key": job.build_key, "digest": str(digest)}
+            if order.lock is not None:
+                record["lock"] = {"digest": str(order.lock.digest), "format": FORMAT}
+            schematic, log = canonical_bytes(order.schematic), built.log.encode()
+            return [
+                AttachedDocument(ARTIFACT_SCHEMATIC, schematic, "application/yaml"),
+                AttachedDocument(ARTIFACT_BUILD_RECORD, canonical_json(record), "application/json"),
+                AttachedDocument(ARTIFACT_BUILD_LOG, log, "text/plain"),
+            ]
+
+        return self.store.put_asset(
             AssetRecord(
                 entry.schematic_id,
                 str(entry.version),
@@ -211,19 +225,9 @@ class Factory:
                 built.path,
                 media_type=AssetName.parse(entry.asset).content_type,
                 private=entry.holds_secrets,
-            )
+            ),
+            documents=documents,
         )
-        record = {**built.record, "build_key": job.build_key, "digest": str(stored.digest)}
-        if order.lock is not None:
-            record["lock"] = {"digest": str(order.lock.digest), "format": FORMAT}
-        attached = (
-            (ARTIFACT_SCHEMATIC, canonical_bytes(order.schematic), "application/yaml"),
-            (ARTIFACT_BUILD_RECORD, canonical_json(record), "application/json"),
-            (ARTIFACT_BUILD_LOG, built.log.encode(), "text/plain"),
-        )
-        for artifact_type, data, media_type in attached:
-            self.store.add_referrer(stored, artifact_type, data, media_type)
-        return stored
 
     def _result(
         self, order: BuildOrder, job: Job, stored: StoredAsset, duration_s: float | None

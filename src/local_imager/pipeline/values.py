@@ -16,6 +16,7 @@ from local_imager.profile.model import (
     ImageInput,
     Input,
     KeyFile,
+    MadeFile,
     Role,
     TarInput,
 )
@@ -146,3 +147,5 @@ def container_path(item: Input) -> str:
             return f"/in/base/{arch}/{name}"
         case KeyFile(name):
             return f"/secureboot/{name}"
+        case MadeFile(name, _):
+            return f"/in/made/{name}"

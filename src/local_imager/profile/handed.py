@@ -3,17 +3,30 @@
 The factory's profile leaves the boot assets to the imager, which takes its own. Here the imager
 that runs may be a later one, so they are named: kernel, initramfs and the systemd files come from
 the image of the version asked for. Only what the output kind reads is named.
+
+An asset that holds an initramfs with extensions can be made in two runs: one that packs them into
+the initramfs, one that makes the asset from that. The imager itself does both one after the other
+and keeps nothing else of the extensions (Talos pkg/imager/imager.go, ``buildInitramfs``; the
+embedded machine configuration is one more extension to it, ``embed.go``).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from local_imager.errors import PlanError
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.customize import ENROLMENT_FILES, REQUIRED_KEYS
 from local_imager.profile.effects import misfit
-from local_imager.profile.model import BaseFile, BuildPlan, Kind, PlanOptions, Profile
+from local_imager.profile.model import (
+    BaseFile,
+    BuildPlan,
+    Kind,
+    MadeFile,
+    PlanOptions,
+    Profile,
+)
 from local_imager.profile.platforms import PLATFORMS
 from local_imager.profile.quirks import Feature, Quirks
 
@@ -21,6 +34,7 @@ KERNEL: Final = "vmlinuz"
 INITRAMFS: Final = "initramfs.xz"
 SD_STUB: Final = "systemd-stub.efi"
 SD_BOOT: Final = "systemd-boot.efi"
+_EMBEDDED: Final = "embeddedMachineConfiguration"
 
 _NEEDS_KERNEL: Final[frozenset[Kind]] = frozenset({"kernel", "uki", "iso", "image", "installer"})
 _NEEDS_INITRAMFS: Final[frozenset[Kind]] = frozenset(
@@ -77,6 +91,52 @@ def _inputs(plan: BuildPlan, quirks: Quirks) -> dict[str, Any]:
         named["sdStub"] = {"path": BaseFile(arch, SD_STUB)}
         named["sdBoot"] = {"path": BaseFile(arch, SD_BOOT)}
     return {**plan.profile.document["input"], **named}
+
+
+def packs_extensions(profile: Profile) -> bool:
+    """Return whether the imager builds an initramfs with extensions on its way to the output."""
+    extensions = profile.document["input"].get("systemExtensions")
+    return profile.kind in _NEEDS_INITRAMFS and bool(extensions or _embedded(profile))
+
+
+def initramfs_plan(plan: BuildPlan) -> BuildPlan:
+    """Return the plan of the run that only packs the extensions of a plan into its initramfs.
+
+    It has what decides the result and nothing else, so assets of all platforms share it.
+    """
+    document = plan.profile.document
+    arch = plan.profile.arch
+    profile: dict[str, Any] = {
+        "arch": arch,
+        "platform": "metal",
+        "secureboot": False,
+        **{key: document[key] for key in ("name", "version") if key in document},
+        "input": {
+            key: document["input"][key]
+            for key in ("initramfs", "systemExtensions")
+            if key in document["input"]
+        },
+        "output": {"kind": "initramfs", "outFormat": "raw"},
+    }
+    if _embedded(plan.profile):
+        profile["customization"] = {_EMBEDDED: _embedded(plan.profile)}
+    name = AssetName.parse(f"initramfs-{arch}.xz")
+    return replace(plan, profile=Profile(profile), asset=str(name), output_name=name.output_name)
+
+
+def with_initramfs(plan: BuildPlan, made: MadeFile) -> BuildPlan:
+    """Return the plan of the run that makes the asset from an initramfs with the extensions in."""
+    document = dict(plan.profile.document)
+    given = {key: value for key, value in document["input"].items() if key != "systemExtensions"}
+    document["input"] = {**given, "initramfs": {"path": made}}
+    customization = dict(document.get("customization", {}))
+    if customization.pop(_EMBEDDED, None) is not None:
+        document["customization"] = customization
+    return replace(plan, profile=Profile(document))
+
+
+def _embedded(profile: Profile) -> str:
+    return str(profile.document.get("customization", {}).get(_EMBEDDED) or "")
 
 
 def _check_keys(asset: str, key_files: frozenset[str]) -> None:

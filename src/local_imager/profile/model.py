@@ -89,7 +89,15 @@ class KeyFile:
     name: str
 
 
-Input = ImageInput | TarInput | BaseFile | KeyFile
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file that an earlier run of the same build made: the normalised initramfs."""
+
+    name: str
+    digest: Digest
+
+
+Input = ImageInput | TarInput | BaseFile | KeyFile | MadeFile
 Locate = Callable[[Input], str]
 """Gives the path, inside the build container, of an input."""
 
@@ -164,7 +172,7 @@ class Profile:
 
 
 def _render(value: Any, locate: Locate) -> Any:
-    if isinstance(value, ImageInput | TarInput | BaseFile | KeyFile):
+    if isinstance(value, ImageInput | TarInput | BaseFile | KeyFile | MadeFile):
         return locate(value)
     if isinstance(value, Mapping):
         return {key: _render(item, locate) for key, item in value.items()}

@@ -18,10 +18,11 @@ from typing import Any, Final
 
 from local_imager.errors import NotFound, SourceError, StoreError
 from local_imager.oci.durable import FileLock, explained
-from local_imager.oci.layout import Document
+from local_imager.oci.indexlines import Document
 from local_imager.oci.model import ANNOTATION_REF_NAME, MEDIA_EMPTY, Descriptor, Digest
 from local_imager.store.foreign import FOREIGN_PREFIX
 from local_imager.store.incoming import held_blobs, is_incoming
+from local_imager.store.intermediates import INITRAMFS_PREFIX
 from local_imager.store.reach import is_superseded, reach, subject_of
 from local_imager.store.records import ASSET_PREFIX
 from local_imager.store.store import Store
@@ -30,6 +31,8 @@ from local_imager.store.workspace import clean_workspaces, disk_bytes, stale_wor
 # A slow download names its blobs only when the last one is there.
 GRACE_S: Final = 3600.0
 _DAY_S: Final = 86_400.0
+# What age and size let go: assets, and what can be made or fetched again for them.
+_COLLECTED_PREFIXES: Final = (ASSET_PREFIX, FOREIGN_PREFIX, INITRAMFS_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ def _dropped(store: Store, entries: tuple[Descriptor, ...], rules: Rules) -> set
         if entry.ref_name
         and id(entry) not in gone
         and subject_of(store.layout, entry) is None
-        and (rules.images or entry.ref_name.startswith((ASSET_PREFIX, FOREIGN_PREFIX)))
+        and (rules.images or entry.ref_name.startswith(_COLLECTED_PREFIXES))
     ]
     used_s = {id(entry): _last_use_s(store, held[id(entry)]) for entry in candidates}
     candidates.sort(key=lambda entry: used_s[id(entry)])

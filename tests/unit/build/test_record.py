@@ -8,15 +8,18 @@ from typing import Any
 
 import pytest
 
+from local_imager.build import record
 from local_imager.build.record import (
     build_key,
     build_record,
+    initramfs_key,
     masked_profile,
     secret_texts,
 )
 from local_imager.build.request import EngineInfo
 from local_imager.errors import BuildError
 from local_imager.oci.model import Digest
+from local_imager.profile.handed import initramfs_plan
 from local_imager.profile.model import Profile, TarInput
 from tests.unit.build.samples import (
     BASE,
@@ -28,6 +31,7 @@ from tests.unit.build.samples import (
     plan,
     secure_plan,
     verified,
+    without_extensions,
 )
 
 IMAGES = made_up_images()
@@ -88,8 +92,38 @@ def test_where_the_images_came_from_does_not_matter() -> None:
     assert key(images=moved) == key()
 
 
-def test_exact_means_something_for_disks_only() -> None:
-    assert key(exact=True) == key()
+def test_exact_means_something_where_we_have_steps_of_our_own() -> None:
+    assert key(exact=True) != key()
+    kernel = plan("kernel-amd64", profile=Profile(document("kernel")))
+    bare = plan(profile=Profile(without_extensions(document())))
+    for entry in (kernel, bare):
+        assert key(entry, exact=True) == key(entry)
+
+
+def test_results_of_the_first_recipe_are_not_taken_for_new_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = plan("kernel-amd64", profile=Profile(document("kernel")))
+    now = [key(), key(disk_plan("metal-amd64.raw")), key(exact=True), key(kernel)]
+    monkeypatch.setattr(record, "CONVERSION_RECIPE", 1)
+    then = [key(), key(disk_plan("metal-amd64.raw")), key(exact=True), key(kernel)]
+    assert [one == other for one, other in zip(now, then, strict=True)] == [
+        *(False, False),
+        *(True, True),
+    ]
+
+
+def test_the_key_of_an_initramfs_is_of_its_own() -> None:
+    packing = initramfs_plan(plan())
+    found = {
+        initramfs_key(packing, IMAGES, epoch=1),
+        initramfs_key(packing, IMAGES, epoch=2),
+        initramfs_key(packing, other(BUILDER), epoch=1),
+        initramfs_key(packing, other(BASE), epoch=1),
+        initramfs_key(packing, other(EXTENSION), epoch=1),
+        key(packing),
+    }
+    assert len(found) == 6
 
 
 def test_keys_count_by_their_content() -> None:

@@ -21,6 +21,7 @@ from local_imager.pipeline.factory import (
 from local_imager.schematic.canonical import canonical_bytes, schematic_id
 from local_imager.schematic.parse import parse_schematic
 from local_imager.settings import Settings, TrustEntries
+from tests.addedsegments import packed_extensions
 from tests.fakerunner import FakeRunner
 from tests.unit.sources.forge import REGISTRY, Signing
 from tests.unit.sources.test_upstream import World
@@ -32,6 +33,9 @@ SECRET = parse_schematic(b"customization: {extraKernelArgs: [key=hunter2]}\n")
 def imager(request: ImagerRequest, _: tuple[str, ...]) -> tuple[str, ...]:
     """Write what was asked for; say how it was asked."""
     (name,) = request.outputs
+    if name.startswith("initramfs"):
+        (request.output_dir / name).write_bytes(packed_extensions(request))
+        return ("cat",)
     script = 'cat; echo "made" > "$1"'
     return ("sh", "-c", script, "imager", str(request.output_dir / name))
 
@@ -70,7 +74,7 @@ def test_assets_are_built_once_and_exported_in_the_order_asked_for(
     assets = ("metal-arm64-uki.efi", "kernel-amd64", "metal-amd64-uki.efi", "kernel-amd64")
     results = factory.build(order(*assets, out=world.path / "out"))
     assert [result.asset for result in results] == list(dict.fromkeys(assets))
-    assert len(runner.requests) == 3
+    assert len(runner.requests) == 5  # the extensions are packed once for each architecture
     for result in results:
         wanted = world.path / "out" / result.schematic_id[:12] / "v1.13.0" / result.asset
         assert result.path == wanted and wanted.with_name(f"{wanted.name}.sha256").exists()
@@ -78,7 +82,7 @@ def test_assets_are_built_once_and_exported_in_the_order_asked_for(
     again = factory.build(order("kernel-amd64", "metal-amd64.iso"))
     assert [result.cached for result in again] == [True, False]
     assert [result.path for result in again] == [None, None]
-    assert len(runner.requests) == 4
+    assert len(runner.requests) == 6  # and once for all builds
     outcomes = [e.outcome for e in sink.events if isinstance(e, StepFinished) and e.step == "build"]
     assert outcomes.count("cached") == 1
 

@@ -13,6 +13,7 @@ from local_imager.profile.model import (
     Catalogue,
     CatalogueExtension,
     CatalogueOverlay,
+    ImageInput,
     Input,
     KeyFile,
     TarInput,
@@ -91,6 +92,7 @@ def factory_path(item: Input) -> str:
         return f"/cache/schematics/{item.name}"
     if isinstance(item, BaseFile):
         return f"/usr/install/{item.arch}/{item.name}"
+    assert isinstance(item, ImageInput)
     needed = item.requirement
     if needed.role == "base-installer":
         return f"/cache/{needed.arch}-installer-{needed.tag}"
