@@ -84,7 +84,7 @@ def factory_address(text: str, *, plain_http: bool = False) -> str:
     ``https://`` is meant where no scheme is written, ``http://`` only for this machine itself or
     with ``plain_http`` (the setting ``upstream.plain_http``). Raises :class:`InputError`.
     """
-    plain = plain_http or _is_loopback(text)
+    plain = plain_http or is_loopback(text)
     written = text if "://" in text else f"http{'' if plain else 's'}://{text}"
     try:
         parts = urlsplit(written if written.isprintable() else "")
@@ -110,7 +110,8 @@ def factory_address(text: str, *, plain_http: bool = False) -> str:
     return f"{parts.scheme}://{netloc}{path}"
 
 
-def _is_loopback(text: str) -> bool:
+def is_loopback(text: str) -> bool:
+    """Return whether a host (with port and path) is this machine itself."""
     host = text.partition("/")[0]
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     if name == "localhost":

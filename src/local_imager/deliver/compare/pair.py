@@ -1,0 +1,62 @@
+"""Compares two sides: inspects both, and gives the result with what is known of either."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
+
+from local_imager.deliver.compare.sides import Side
+from local_imager.events import NULL_SINK, EventSink, step
+from local_imager.oci.model import Descriptor, canonical_json
+
+if TYPE_CHECKING:
+    from local_imager.deliver.compare.verdict import Comparison
+    from local_imager.deliver.inspect.inspection import Inspection
+    from local_imager.formats.source import Source
+    from local_imager.store.records import StoredAsset
+    from local_imager.store.store import Store
+
+ARTIFACT_COMPARISON: Final = "application/vnd.local-imager.comparison.v1+json"
+
+
+def compare_sides(
+    left: Side,
+    right: Side,
+    *,
+    store: Store | None = None,
+    limit: int | None = None,
+    sink: EventSink = NULL_SINK,
+) -> Comparison:
+    """Return what two sides differ in.
+
+    ``store`` is asked which build made either. Raises
+    :class:`~local_imager.formats.source.FormatError` for a side that is damaged as a whole.
+    """
+    from local_imager.deliver.compare.bytesdiff import locator
+    from local_imager.deliver.compare.walk import DEFAULT_LIMIT, Subject, compare_trees
+    from local_imager.formats.source import FileSource
+
+    with ExitStack() as stack, step(sink, "compare", left.name):
+        sources = [stack.enter_context(FileSource(side.path)) for side in (left, right)]
+        first, second = (
+            Subject.of(_inspected(source, side, store, sink), side.asked)
+            for source, side in zip(sources, (left, right), strict=True)
+        )
+        return compare_trees(
+            first,
+            second,
+            limit=DEFAULT_LIMIT if limit is None else limit,
+            locate=locator(sources[0], sources[1]),
+        )
+
+
+def _inspected(source: Source, side: Side, store: Store | None, sink: EventSink) -> Inspection:
+    from local_imager.deliver.inspect.inspection import inspect_source
+
+    return inspect_source(source, side.name, sink=sink, store=store)
+
+
+def attach_comparison(store: Store, asset: StoredAsset, comparison: Comparison) -> Descriptor:
+    """Attach a result to an asset of the store; the same result is attached once."""
+    data = canonical_json(comparison.as_dict())
+    return store.add_referrer(asset, ARTIFACT_COMPARISON, data, ARTIFACT_COMPARISON)
