@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "lock": ("lock:lock", "Pin every source image by digest; build --locked holds to it."),
     "schematic": ("schematic:schematic", "Work with schematics: id, lint, diff, init, …"),
     "sources": ("sources:sources", "Fetch, list and verify source images."),
+    "inspect": ("inspect:inspect", "Say what a boot file is: version, schematic, extensions, …"),
     "verify": ("verify:verify", "Verify one image, and show every signature found."),
     "verify-blob": ("verify:verify_blob", "Verify a file against a Sigstore bundle."),
     "trust": ("trust:trust", "Show the trusted root and policy in force; refresh the root."),

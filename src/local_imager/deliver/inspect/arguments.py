@@ -7,6 +7,7 @@ import binascii
 import re
 import zlib
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 from local_imager.events import printable
@@ -17,6 +18,23 @@ _META_VARIABLE: Final = "INSTALLER_META_BASE64="
 _MAX_ARGUMENTS: Final = 4096
 # Values on a command line are bounded by the kernel's own limit of a few KiB.
 _MAX_META_BYTES: Final = 1 << 20
+# Keys of META that mean something to Talos (pkg/machinery/meta), in words.
+META_NAMES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0x6: "upgrade",
+        0x7: "staged upgrade image",
+        0x8: "staged upgrade options",
+        0x9: "state encryption",
+        0xA: "metal network configuration",
+        0xB: "download URL code",
+        0xC: "user reserved 1",
+        0xD: "user reserved 2",
+        0xE: "user reserved 3",
+        0xF: "machine UUID",
+        0x10: "unique machine token",
+        0x11: "disk image boot loader",
+    }
+)
 _WORD: Final = re.compile(r'(?:[^\s"]|"[^"]*(?:"|$))+')
 
 
@@ -60,6 +78,14 @@ def meta_key(text: str) -> str:
         return hex(int(text, 0))
     except ValueError:
         return printable(text, limit=80)
+
+
+def meta_name(key: str) -> str:
+    """Return what Talos uses a META key for, empty for one that it does not know."""
+    try:
+        return META_NAMES.get(int(key, 16), "")
+    except ValueError:
+        return ""
 
 
 def _decoded(text: str) -> str:

@@ -61,6 +61,23 @@ def open_squashfs(walk: Walk, source: Source) -> Inside:
     return Inside(facts=facts, children=volume_parts(walk, volume, look=False))
 
 
+def open_erofs(walk: Walk, source: Source) -> Inside:
+    """Return what an erofs (an extension, the root file system) holds, not looking into it."""
+    from local_imager.formats.erofs import read_erofs
+
+    volume = read_erofs(source)
+    facts: dict[str, Fact] = {
+        "filesystem": "erofs",
+        "label": clean(volume.facts.label),
+        "uuid": volume.facts.uuid,
+        "block_bytes": volume.facts.block_bytes,
+        "made": volume.facts.made,
+        "inodes": volume.facts.inodes,
+        "features": volume.facts.features,
+    }
+    return Inside(facts=facts, children=volume_parts(walk, volume, look=False))
+
+
 def open_meta(walk: Walk, source: Source) -> Inside:
     """Return the values of a META partition, each under its key as Talos writes it (``0xa``)."""
     from local_imager.formats.meta import read_meta

@@ -18,6 +18,7 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
     {
         "compressed": "packed:open_compressed",
         "disk": "disks:open_disk",
+        "erofs": "filesystems:open_erofs",
         "fat": "filesystems:open_fat",
         "initramfs": "boots:open_initramfs",
         "kernel": "boots:open_kernel",
