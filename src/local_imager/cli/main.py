@@ -38,6 +38,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "bundle": ("bundle:bundle", "Carry images and assets over an air gap in a verified file."),
     "store": ("store:store", "Look into and clean the content-addressed store."),
     "secureboot": ("secureboot:secureboot", "Make secure boot signing keys."),
+    "compare": ("compare:compare", "Say whether two files are the same, and where they are not."),
     "boot-test": ("boot:boot_test", "Boot a built file in QEMU and read its console."),
     "doctor": ("doctor:doctor", "Say what this host can and cannot do."),
 }
