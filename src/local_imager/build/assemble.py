@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from local_imager.build.bench import (
     AssetJob,
@@ -24,6 +24,8 @@ from local_imager.build.bench import (
 )
 from local_imager.build.disks import build_disks, raw_document
 from local_imager.build.failure import require_success
+from local_imager.build.initramfs import NotNormalisable
+from local_imager.build.installer import fix_installer_time
 from local_imager.build.outputs import take_ownership
 from local_imager.build.privilege import privileges_for
 from local_imager.build.record import base_image, build_record, builder_image, converts
@@ -32,7 +34,7 @@ from local_imager.build.resources import output_bytes, require_disk_space, scrat
 from local_imager.build.shared import InitramfsKeeper, Prepared, SharedInitramfs
 from local_imager.build.staging import locate_input
 from local_imager.errors import BuildError
-from local_imager.events import EventSink, step
+from local_imager.events import EventSink, Message, step, timed
 from local_imager.oci.export import select_image
 from local_imager.oci.model import canonical_json
 
@@ -175,6 +177,9 @@ def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
         require_success(request, result, bench.engine)
     path = request.output_dir / name
     take_ownership(path, private=plan.holds_secrets)
+    installer = (
+        _fixed_installer(bench, path) if job.made and plan.profile.kind == "installer" else {}
+    )
     duration_s = time.monotonic() - began
     record = build_record(
         plan,
@@ -187,4 +192,15 @@ def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
         exact=not job.made,
         epoch=bench.options.epoch,
     )
-    return BuiltAsset(plan.asset, path, result.log, record, duration_s, job)
+    return BuiltAsset(plan.asset, path, result.log, {**record, **installer}, duration_s, job)
+
+
+def _fixed_installer(bench: Bench, path: Path) -> dict[str, Any]:
+    """Set the time in an installer; what the record says of it."""
+    try:
+        with timed(bench.sink, "normalise", path.name):
+            was = fix_installer_time(path, bench.options.epoch)
+    except NotNormalisable as reason:
+        bench.sink.emit(Message(f"the installer keeps the time of its making: {reason}", "warning"))
+        return {"installer": {"way": "plain", "reason": str(reason)}}
+    return {"installer": {"way": "normalised", "created_before": was}}
