@@ -243,6 +243,8 @@ def _part_line(part: Part, indent: int) -> str:
         return f"{name}/"
     if part.kind == "link":
         return f"{name} -> {_shown(str(part.facts.get('link_target', '')))}"
+    if part.kind == "boot-entry" and "image" in part.facts:
+        return f"{name} -> {_shown(str(part.facts['image']))}"
     digest = part.digest.removeprefix("sha256:")[:12] or "-"
     line = f"{name:<44}  {human_size(part.size_bytes):>10}  {digest:<12}  {kind}"
     return line + (click.style(f"  not read: {part.unread}", fg="yellow") if part.unread else "")

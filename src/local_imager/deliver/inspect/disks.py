@@ -49,8 +49,13 @@ def disk_parts(walk: Walk, source: Source, table: PartitionTable) -> tuple[Part,
     return tuple(parts)
 
 
-def _partition(walk: Walk, source: Source, partition: Partition, names: Names) -> Part:
-    name = names.unique(partition.name or f"partition {partition.number}")
+def partition_name(partition: Partition) -> str:
+    """Return the name of a partition, ``partition 1`` where it has none."""
+    return partition.name or f"partition {partition.number}"
+
+
+def partition_facts(partition: Partition) -> dict[str, Fact]:
+    """Return what the table says of a partition, but for where it lies."""
     facts: dict[str, Fact] = {"number": partition.number}
     if partition.type_guid:
         facts |= {
@@ -60,6 +65,12 @@ def _partition(walk: Walk, source: Source, partition: Partition, names: Names) -
         }
     if partition.mbr_type is not None:
         facts |= {"mbr_type": f"{partition.mbr_type:#04x}", "bootable": partition.bootable}
+    return facts
+
+
+def _partition(walk: Walk, source: Source, partition: Partition, names: Names) -> Part:
+    name = names.unique(partition_name(partition))
+    facts = partition_facts(partition)
     try:
         piece = Slice(source, partition.offset, partition.size_bytes)
     except FormatError as error:

@@ -21,6 +21,7 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
         "erofs": "filesystems:open_erofs",
         "fat": "filesystems:open_fat",
         "initramfs": "boots:open_initramfs",
+        "iso": "images:open_iso",
         "kernel": "boots:open_kernel",
         "meta": "filesystems:open_meta",
         "pe": "programs:open_program",

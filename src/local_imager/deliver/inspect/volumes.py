@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -95,8 +95,8 @@ def entry_facts(entry: Entry) -> dict[str, Fact]:
 class Names:
     """Gives the parts of one parent names that are printable and differ from each other."""
 
-    def __init__(self) -> None:
-        self._taken: dict[str, int] = {}
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken: dict[str, int] = dict.fromkeys(taken, 1)
 
     def unique(self, name: str) -> str:
         """Return the name, with a number when it is there already."""

@@ -1,0 +1,113 @@
+"""ISO images as parts: the tree, what each firmware boots, and the partitions of a hybrid."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from local_imager.deliver.inspect.disks import partition_facts, partition_name, table_facts
+from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.volumes import Names, clean, frozen, volume_parts
+from local_imager.deliver.inspect.walking import Inside, Walk
+from local_imager.formats.eltorito import BootEntry
+from local_imager.formats.gpt import Partition, PartitionTable, read_partitions
+from local_imager.formats.iso import IsoVolume, read_iso
+from local_imager.formats.source import FormatError, Slice, Source
+
+_TITLES: Final = {"bios": "BIOS boot", "uefi": "UEFI boot"}
+
+
+def open_iso(walk: Walk, source: Source) -> Inside:
+    """Return the files of an ISO, its boot entries, and the partitions that a disk would show.
+
+    A boot entry or partition whose bytes are a file of the tree says so in the fact ``image`` and
+    is not opened a second time; nor is the partition that holds the tree itself.
+    """
+    volume = read_iso(source)
+    table = _table(source)
+    parts = list(volume_parts(walk, volume))
+    names = Names(part.name for part in parts)
+    partitions = table.partitions if table is not None else ()
+    places = {p.offset: names.unique(partition_name(p)) for p in partitions}
+    for entry in volume.boot.entries:
+        parts.append(_boot_entry(walk, source, volume, entry, names, places))
+    for partition in partitions:
+        parts.append(_partition(walk, source, volume, partition, places[partition.offset]))
+    facts = _volume_facts(volume) | (table_facts(table) if table is not None else {})
+    return Inside(facts=facts, children=tuple(parts))
+
+
+def _volume_facts(volume: IsoVolume) -> dict[str, Fact]:
+    facts: dict[str, Fact] = {
+        "label": volume.volume_id,
+        "system_id": volume.system_id,
+        "volume_set_id": volume.volume_set_id,
+        "publisher": volume.publisher,
+        "preparer": volume.preparer,
+        "application": volume.application,
+        "created": volume.created,
+        "modified": volume.modified,
+        "names": volume.names,
+        "joliet_label": volume.joliet_id,
+    }
+    return {key: value for key, value in facts.items() if value != ""}
+
+
+def _table(source: Source) -> PartitionTable | None:
+    """Return the partition table of a hybrid image, None for a plain one."""
+    try:
+        return read_partitions(source)
+    except FormatError:
+        return None
+
+
+def _boot_entry(
+    walk: Walk,
+    source: Source,
+    volume: IsoVolume,
+    entry: BootEntry,
+    names: Names,
+    places: dict[int, str],
+) -> Part:
+    name = names.unique(_TITLES.get(entry.platform, f"{entry.platform} boot"))
+    facts: dict[str, Fact] = {
+        "platform": entry.platform,
+        "emulation": entry.emulation,
+        "load_sectors": entry.load_sectors,
+        "bootable": entry.is_bootable,
+    }
+    image = _image_at(volume, entry.offset) or places.get(entry.offset, "")
+    if image:
+        return walk.leaf(name, "boot-entry", facts=frozen(facts | {"image": image}))
+    size = entry.stated_bytes or min(volume.size_bytes, source.size_bytes) - entry.offset
+    try:
+        content = Slice(source, entry.offset, size)
+    except FormatError as error:
+        return walk.leaf(name, "boot-entry", facts=frozen(facts), unread=error.message)
+    return walk.part(content, name, place="boot-entry", facts=facts, offset=entry.offset)
+
+
+def _partition(
+    walk: Walk, source: Source, volume: IsoVolume, partition: Partition, name: str
+) -> Part:
+    facts = partition_facts(partition)
+    image = _image_at(volume, partition.offset)
+    if image:
+        facts["image"] = image
+    # The first partition of a hybrid is the image itself, from its begin or a little behind it.
+    outside = partition.offset >= min(volume.size_bytes, source.size_bytes)
+    is_boot = any(entry.offset == partition.offset for entry in volume.boot.entries)
+    look = not image and (outside or is_boot)
+    try:
+        content = Slice(source, partition.offset, partition.size_bytes)
+    except FormatError as error:
+        size = partition.size_bytes
+        return walk.leaf(name, "partition", size, facts=frozen(facts), unread=error.message)
+    return walk.part(
+        content, name, place="partition", facts=facts, offset=partition.offset, look=look
+    )
+
+
+def _image_at(volume: IsoVolume, offset: int) -> str:
+    """Return the path of the file that begins here, empty for none."""
+    found = volume.file_at(offset)
+    return clean(found.path) if found is not None else ""
