@@ -135,8 +135,8 @@ def _with_config(manifest: bytes, old: str, new: str) -> bytes:
     document = _parsed(manifest)
     changed = manifest.replace(old.encode(), new.encode(), 1)
     listed = document[0] if isinstance(document, list) and len(document) == 1 else None
-    named = isinstance(listed, dict) and listed.get("Config") == old
-    if not named or _parsed(changed) != [{**listed, "Config": new}]:
+    renamed = [{**listed, "Config": new}] if isinstance(listed, dict) else None
+    if renamed is None or document[0].get("Config") != old or _parsed(changed) != renamed:
         raise NotNormalisable("the manifest of the installer does not name its configuration")
     return changed
 
