@@ -8,7 +8,7 @@ import os
 import struct
 import subprocess
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -126,3 +126,55 @@ def meta_syslinux(values: Iterable[tuple[int, bytes]]) -> bytes:
     body = b"".join(bytes((key, len(value))) + value for key, value in values).ljust(500, b"\0")
     total = (0xA3041767 - sum(struct.unpack("<125I", body))) & 0xFFFFFFFF
     return struct.pack("<II", 0x5A2D2FA5, total) + body + struct.pack("<I", 0xDD28BF64)
+
+
+def small_fat32(files: Mapping[str, bytes], clusters: int = 2000) -> bytes:
+    """Return a FAT32 volume with clusters of 512 bytes, fewer than Debian's mtools accept.
+
+    Names are short and upper case; paths may have directories. Clusters are given out in the
+    order of the files.
+    """
+    table_sectors = -(-(clusters + 2) * 4 // 512)
+    data_at = (1 + table_sectors) * 512
+    volume = bytearray(data_at + clusters * 512)
+    volume[:36] = struct.pack(
+        "<3s8sHBHBHHBHHHII", b"\xeb\x58\x90", b"mkfs.fat", 512, 1, 1, 1, 0, 0, 0xF8, 0, 32, 8, 0,
+        len(volume) // 512,
+    )  # fmt: skip
+    volume[36:48] = struct.pack("<IHHI", table_sectors, 0, 0, 2)
+    volume[64:90] = struct.pack("<BBBI11s8s", 0x80, 0, 0x29, 0x1234ABCD, b"EFI", b"FAT32   ")
+    volume[510:512] = b"\x55\xaa"
+    free = iter(range(2, clusters + 2))
+
+    def store(data: bytes) -> int:
+        chain = [next(free) for _ in range(max(-(-len(data) // 512), 1))]
+        for number, (cluster, after) in enumerate(
+            zip(chain, [*chain[1:], 0x0FFFFFFF], strict=True)
+        ):
+            struct.pack_into("<I", volume, 512 + 4 * cluster, after)
+            at = data_at + (cluster - 2) * 512
+            part = data[number * 512 : number * 512 + 512]
+            volume[at : at + len(part)] = part
+        return chain[0]
+
+    def record(name: str, attributes: int, cluster: int, size: int) -> bytes:
+        stem, _, extension = name.partition(".")
+        short = stem.ljust(8).encode() + extension.ljust(3).encode()
+        stamp = struct.pack("<BBHHHHHHHI", 0, 0, 0, 0, 0, cluster >> 16, 0, 0x4EC1, cluster, size)
+        return short + bytes((attributes,)) + stamp
+
+    root = store(bytes(512))
+    folders: dict[str, list[bytes]] = {"": []}
+    for path, data in files.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, [])
+        folders[folder].append(record(name, 0x20, store(data) if data else 0, len(data)))
+    for folder in sorted(folders, key=lambda name: -name.count("/") - bool(name)):
+        if folder:
+            above, _, name = folder.rpartition("/")
+            held = b"".join(folders[folder])
+            folders.setdefault(above, []).append(record(name, 0x10, store(held), 0))
+    names = b"".join(folders[""])
+    at = data_at + (root - 2) * 512
+    volume[at : at + len(names)] = names
+    return bytes(volume)
