@@ -123,6 +123,11 @@ class IndexLines:
         lines = [self.body[begin:end] for begin, end in self._spans(texts)]
         return _descriptors(self._parse(_BETWEEN.join(lines)))
 
+    def saying(self, *values: str) -> tuple[Descriptor, ...]:
+        """Return, in order, the entries in which one of the values is a whole string."""
+        lines = [self.body[begin:end] for begin, end in self._spans(values, whole=True)]
+        return _descriptors(self._parse(_BETWEEN.join(lines)))
+
     def lacking(self, pattern: re.Pattern[bytes]) -> tuple[Descriptor, ...]:
         """Return, in order, the entries in whose JSON (spaced as Python does) nothing matches."""
         found = [line for line in self.body.split(_BETWEEN) if not pattern.search(line)]
@@ -156,11 +161,11 @@ class IndexLines:
         added = [_ENCODER.encode(entry).encode() for entry in wanted if id(entry) not in known]
         return IndexLines(self._head, _BETWEEN.join([*([staying] if staying else []), *added]))
 
-    def _spans(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+    def _spans(self, texts: Sequence[str], *, whole: bool = False) -> list[tuple[int, int]]:
         """Return begin and end of the lines that hold one of the texts."""
         found: dict[int, int] = {}
         for text in texts:
-            needle, position = _needle(text), 0
+            needle, position = (b'"%b"' % _needle(text) if whole else _needle(text)), 0
             while (hit := self.body.find(needle, position)) >= 0:
                 begin = self.body.rfind(b"\n", 0, hit) + 1
                 position = self.body.find(_BETWEEN, hit)

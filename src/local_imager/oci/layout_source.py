@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from local_imager.oci.indexlines import MAX_INDEX_BYTES, IndexLines
 from local_imager.oci.layout import check_layout_marker
 from local_imager.oci.layoutfiles import DirectoryFiles, LayoutFiles, TarFiles
 from local_imager.oci.model import (
+    ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
@@ -31,10 +33,13 @@ from local_imager.oci.names import (
     ANNOTATION_KIND,
     KIND_PREFIX,
     attached_to,
+    fallback_tag,
+    find_named,
     find_referrers_list,
-    find_tag,
+    find_unnamed,
     is_image,
     names_of,
+    spellings,
     tags_of,
 )
 from local_imager.oci.source import RawManifest
@@ -43,6 +48,12 @@ from local_imager.oci.source import RawManifest
 _MAX_SCANNED_BYTES: Final = 256 * 1024
 _MAX_SCANNED_BLOBS: Final = 20_000
 _MAX_PAYLOAD_BYTES: Final = 64 * 1024
+# Most entries of a large store are artifacts of its own and lists of what is attached to them.
+_LIST: Final = rb'"%b": "(?:[^"]*[:/@])?sha256-[0-9a-f]{64}"' % ANNOTATION_REF_NAME.encode()
+_NO_IMAGE: Final = re.compile(
+    rb'"artifactType": "(?!application/vnd\.oci\.image\.config\.v1\+json")[^"]|' + _LIST
+)
+_NO_SUBJECT: Final = re.compile(rb'"artifactType": "application/vnd\.local-imager\.|' + _LIST)
 
 
 class LayoutSource:
@@ -51,7 +62,7 @@ class LayoutSource:
     def __init__(self, files: LayoutFiles) -> None:
         self._files = files
         check_layout_marker(files.small("oci-layout", 4096), files.location)
-        self.entries  # noqa: B018  a damaged index is reported when the source is opened
+        self.index  # noqa: B018  a damaged index is reported when the source is opened
 
     @classmethod
     def open(cls, path: Path) -> LayoutSource:
@@ -70,18 +81,31 @@ class LayoutSource:
         return self._files.location
 
     @cached_property
-    def entries(self) -> tuple[Descriptor, ...]:
-        """The entries of ``index.json`` as they were when first asked for."""
+    def index(self) -> IndexLines:
+        """The layout's ``index.json`` as it was when the source was opened."""
         data = self._files.small("index.json", MAX_INDEX_BYTES)
-        return IndexLines.read(data, f"{self.location}: index.json").entries()
+        return IndexLines.read(data, f"{self.location}: index.json")
+
+    @property
+    def entries(self) -> tuple[Descriptor, ...]:
+        """All entries of the index."""
+        return self.index.entries()
+
+    @cached_property
+    def _images(self) -> tuple[Descriptor, ...]:
+        return tuple(entry for entry in self.index.lacking(_NO_IMAGE) if is_image(entry))
 
     def resolve(self, reference: Reference) -> Descriptor:
         """Return the descriptor that a tag or digest names; raises :class:`NotFound`."""
         if reference.digest is not None:
             return self._by_digest(reference.digest)
-        entry = find_tag(self.entries, reference) or self._signatures_by_payload(reference)
+        entry = find_named(self.index.saying(*spellings(reference)), reference)
         if entry is None:
-            names = sorted({name for e in self.entries if is_image(e) for name in names_of(e)})
+            kinds = self.index.holding(KIND_PREFIX)
+            entry = find_unnamed(kinds, lambda: self._images, reference)
+        entry = entry or self._signatures_by_payload(reference)
+        if entry is None:
+            names = sorted({name for e in self._images for name in names_of(e)})
             listed = ", ".join(names[:8]) + (" …" if len(names) > 8 else "")
             raise NotFound(
                 f"{self.location} has no image {reference}",
@@ -90,7 +114,7 @@ class LayoutSource:
         return entry
 
     def _by_digest(self, digest: Digest) -> Descriptor:
-        for entry in self.entries:
+        for entry in self.index.saying(str(digest)):
             if entry.digest == digest:
                 return entry
         return self._read(digest).descriptor
@@ -119,7 +143,7 @@ class LayoutSource:
         return RawManifest(data, self._media_type(digest, data))
 
     def _media_type(self, digest: Digest, untrusted_data: bytes) -> str:
-        for entry in self.entries:
+        for entry in self.index.saying(str(digest)):
             if entry.digest == digest and entry.media_type:
                 return entry.media_type
         return sniff_media_type(untrusted_data, f"manifest {digest}")
@@ -156,14 +180,19 @@ class LayoutSource:
         From the referrers list under the fallback tag, else from the index's entries by their
         ``subject``, else (a layout of cosign save, which lists neither) from all small blobs.
         """
-        listed = find_referrers_list(self.entries, digest, reference.name)
+        named = self.index.holding(fallback_tag(digest))
+        listed = find_referrers_list(named, digest, reference.name)
         if listed is not None:
             index = self._parse(listed.digest)
             return index.manifests if isinstance(index, Index) else ()
-        found = [e for e in self.entries if self._has_subject(e.digest, digest)]
-        if not found and any(ANNOTATION_KIND in e.annotations for e in self.entries):
+        found = [e for e in self._may_be_attached if self._has_subject(e.digest, digest)]
+        if not found and self.index.holding(ANNOTATION_KIND):
             found = list(self._scan_blobs(digest))
         return tuple(found)
+
+    @cached_property
+    def _may_be_attached(self) -> tuple[Descriptor, ...]:
+        return self.index.lacking(_NO_SUBJECT)
 
     def _has_subject(self, candidate: Digest, subject: Digest) -> bool:
         size_bytes = self._files.size(candidate)
@@ -206,7 +235,7 @@ class LayoutSource:
         attached = attached_to(reference.tag)
         if attached is None or attached[1] != "sig":
             return None
-        for entry in self.entries:
+        for entry in self.index.saying(KIND_PREFIX + "sigs"):
             if entry.annotations.get(ANNOTATION_KIND) == KIND_PREFIX + "sigs":
                 if self._signs(entry, attached[0]):
                     return entry

@@ -8,7 +8,7 @@ A full name is always preferred; a bare tag or no name is accepted where it cann
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from local_imager.oci.model import Descriptor, Digest, Reference
@@ -61,27 +61,43 @@ def find_tag(entries: Sequence[Descriptor], reference: Reference) -> Descriptor 
     Full name, then repository with tag, then the bare tag, then the only image of a layout
     without names. The last entry of a name wins, as in the tools that append.
     """
-    full = f"{reference.name}:{reference.tag}"
-    for wanted in (full, f"{reference.repository}:{reference.tag}", reference.tag):
+    named = find_named(entries, reference)
+    images = tuple(entry for entry in entries if is_image(entry))
+    return named or find_unnamed(entries, lambda: images, reference)
+
+
+def spellings(reference: Reference) -> tuple[str, ...]:
+    """Return the names that ``registry/repository:tag`` may have in a layout, the best first."""
+    tag = reference.tag
+    return f"{reference.name}:{tag}", f"{reference.repository}:{tag}", tag
+
+
+def find_named(entries: Sequence[Descriptor], reference: Reference) -> Descriptor | None:
+    """Return the entry that has a name of the reference; the last of the best name."""
+    for wanted in spellings(reference):
         for entry in reversed(entries):
             if wanted in names_of(entry):
                 return entry
-    images = [entry for entry in entries if is_image(entry)]
-    attached = attached_to(reference.tag)
-    if attached is not None:
-        return _find_kind(entries, images, *attached)
-    if len(images) == 1 and not any(names_of(images[0])):
-        return images[0]
     return None
 
 
-def _find_kind(
-    entries: Sequence[Descriptor], images: Sequence[Descriptor], digest: Digest, suffix: str
+def find_unnamed(
+    entries: Sequence[Descriptor],
+    images: Callable[[], Sequence[Descriptor]],
+    reference: Reference,
 ) -> Descriptor | None:
-    """Return what cosign save put beside its one image in place of the tag ``sha256-….sig``."""
+    """Return the entry that a reference means where no entry has its name.
+
+    ``images`` gives all images of the layout, ``entries`` are at least all that say their kind.
+    """
+    attached = attached_to(reference.tag)
+    if attached is None:
+        return images()[0] if len(images()) == 1 and not any(names_of(images()[0])) else None
+    # What cosign save put beside its one image in place of the tag ``sha256-….sig``.
+    digest, suffix = attached
     kind = KIND_PREFIX + _KIND_OF_SUFFIX.get(suffix, "")
     found = [e for e in entries if e.annotations.get(ANNOTATION_KIND) == kind]
-    if len(found) == 1 and len(images) == 1 and images[0].digest == digest:
+    if len(found) == 1 and len(images()) == 1 and images()[0].digest == digest:
         return found[0]
     return None
 
