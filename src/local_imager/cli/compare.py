@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from local_imager.cli.compare_build import build_options, refuse_build_flags, run_build
+from local_imager.cli.lock import LockedCommand
 from local_imager.errors import InputError, LocalImagerError
 from local_imager.events import printable
 
@@ -29,8 +31,8 @@ _COLOURS: Final[dict[Role, dict[str, object]]] = {
 _VERDICT_COLOURS: Final = ("green", "green", "yellow", "red")
 
 
-@click.command("compare")
-@click.argument("names", nargs=-1, metavar="A B")
+@click.command("compare", cls=LockedCommand)
+@click.argument("names", nargs=-1, metavar="A B | --build SCHEMATIC [ASSET]...")
 @click.option("--strict", is_flag=True, help="Exit 0 only when the bytes are identical.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--html", metavar="FILE", help="Write the report as a page, too.")
@@ -45,31 +47,35 @@ _VERDICT_COLOURS: Final = ("green", "green", "yellow", "red")
 @click.option("--arch", metavar="ARCH", help="Of an image for several architectures, take this.")
 @click.option("--refetch", is_flag=True, help="Fetch from the factory again.")
 @click.option("--offline", is_flag=True, help="Ask no factory and no registry.")
+@build_options
 @click.pass_context
 def compare(
     ctx: click.Context,
+    /,
     names: tuple[str, ...],
     strict: bool,
     as_json: bool,
     html: str | None,
     force: bool,
     limit: int | None,
-    factory: str | None,
-    arch: str | None,
-    refetch: bool,
-    offline: bool,
+    **flags: Any,
 ) -> None:
     """Say whether A and B are the same, and name every place where they are not.
 
     A and B are files, assets as `store ls` shows them, factory:SCHEMATIC_ID/VERSION/ASSET, or
     images of a registry. Exits 0 for identical bytes, for the same content packed differently and
     for named noise (docs/compare.md lists it), and 4 for differences.
+
+    With --build, ASSETs of a schematic are built and each is compared with its counterpart; the
+    exit code is the worst one's.
     """
     from local_imager.deliver.compare.batch import exit_code_of
     from local_imager.deliver.compare.pair import compare_sides
     from local_imager.deliver.compare.sides import SideContext, open_side
 
-    if len(names) != 2:
+    if flags["schematic"] is None:
+        refuse_build_flags(flags)
+    if len(names) != 2 and flags["schematic"] is None:
         raise click.UsageError("name two sides: local-imager compare A B")
     app: App = ctx.obj
     if html:
@@ -78,11 +84,15 @@ def compare(
         app.settings,
         app.store,
         sink=app.sink,
-        factory=factory or "",
-        arch=arch or "",
-        refetch=refetch,
-        offline=offline,
+        factory=flags["factory"] or "",
+        arch=flags["arch"] or "",
+        refetch=flags["refetch"],
+        offline=flags["offline"],
     )
+    if flags["schematic"] is not None:
+        run_build(
+            ctx, names, context, flags, strict=strict, as_json=as_json, html=html, limit=limit
+        )
     left, right = (open_side(name, context) for name in names)
     for side in (left, right):
         if side.trust and not as_json:

@@ -141,7 +141,7 @@ class Against:
     def parse(cls, text: str, assets: Sequence[str]) -> Against:
         """Check what was written; raises :class:`InputError` for what names no counterparts."""
         fits = text in (PREFIX, PREFIX.rstrip(":"), STORE) or any(f in text for f in _FIELDS)
-        if fits or Path(text).is_dir() or (len(assets) == 1 and text):
+        if fits or (text and (Path(text).is_dir() or len(assets) == 1)):
             return cls(PREFIX if text == PREFIX.rstrip(":") else text)
         raise InputError(
             f"--against {text[:120]!r} names no counterparts for {len(assets)} assets",
