@@ -280,6 +280,8 @@ class _Tree:
         elif raw[:4] != one_of_many:
             raise FormatError(f"a block of the directory of inode {number} is damaged")
         at = 64 if is_new else 16
+        if at > end:
+            raise FormatError(f"a block of the directory of inode {number} is damaged")
         while at < end:
             free, length = struct.unpack_from(">HH", raw, at)
             if free == _FREE:
@@ -287,7 +289,7 @@ class _Tree:
                     raise FormatError(f"a block of the directory of inode {number} is damaged")
                 at += length
                 continue
-            size = raw[at + 8]
+            size = raw[at + 8] if at + 16 <= end else end
             name = raw[at + 9 : at + 9 + size]
             found = struct.unpack_from(">Q", raw, at)[0]
             at += (9 + size + self._geometry.has_file_types + 2 + 7) & ~7
