@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,12 +65,18 @@ def parse_index_document(untrusted_data: bytes, what: str) -> Document:
 
 
 class IndexLines:
-    """One state of an index, unchangeable: ``head`` are its other fields, ``body`` its lines."""
+    """One state of an index, unchangeable: the bytes of the file, with one entry a line."""
 
-    __slots__ = ("_entries", "_head", "body")
+    __slots__ = ("_begin", "_end", "_entries", "_head", "data")
 
-    def __init__(self, head: Document, body: bytes) -> None:
-        self._head, self.body = head, body
+    def __init__(self, head: Document, lines: Sequence[bytes]) -> None:
+        self._head = head
+        length = sum(map(len, lines)) + len(_BETWEEN) * max(0, len(lines) - 1)
+        written = _marked(head, length) if length >= MARKED_FROM_BYTES else head
+        begin = _ENCODER.encode(written).removesuffix("}") + (", " if written else "")
+        first = begin.encode() + _HEAD_END + b"\n"
+        self._begin, self._end = len(first), len(first) + length
+        self.data = b"".join([first, _BETWEEN.join(lines), _TAIL])
         self._entries: tuple[Descriptor, ...] | None = None
 
     @classmethod
@@ -80,62 +86,55 @@ class IndexLines:
         Raises :class:`SourceError` (``malformed``); for lines that were written here and damaged
         since, when they are looked at.
         """
-        return _marked(untrusted_data) or cls.of(parse_index_document(untrusted_data, what))
+        head = _own_head(untrusted_data)
+        if head is None:
+            return cls.of(parse_index_document(untrusted_data, what))
+        own = cls.__new__(cls)
+        own._head, own._entries, own.data = head, None, untrusted_data
+        own._begin = untrusted_data.index(b"\n") + 1
+        own._end = len(untrusted_data) - len(_TAIL)
+        return own
 
     @classmethod
     def of(cls, document: Document) -> IndexLines:
         """Return the lines of a document whose entries were checked or made here."""
         head = {key: value for key, value in document.items() if key != "manifests"}
         try:
-            _ENCODER.encode(head).encode()
-            lines = ",\n".join(map(_ENCODER.encode, document["manifests"])).encode()
+            return cls(_unmarked(head), [_line(entry) for entry in document["manifests"]])
         except (ValueError, RecursionError) as error:  # half a surrogate pair, too deep
             raise SourceError("index.json cannot be written again", code="malformed") from error
-        return cls(_unmarked(head), lines)
 
     @property
     def head(self) -> Document:
         """The fields beside the entries, such as annotations."""
         return dict(self._head)
 
-    def data(self) -> bytes:
-        """Return the bytes of the file."""
-        head = dict(self._head)
-        if len(self.body) >= MARKED_FROM_BYTES:
-            said = head.get("annotations") or {}
-            head["annotations"] = {**said, ANNOTATION_LINES: str(len(self.body))}
-        begin = _ENCODER.encode(head).removesuffix("}")
-        comma = ", " if head else ""
-        return b"".join([f'{begin}{comma}"manifests": [\n'.encode(), self.body, _TAIL])
-
     def document(self) -> Document:
         """Return the whole as a document of its own."""
-        return {**self._head, "manifests": self._parse(self.body)}
+        return {**self._head, "manifests": self._parse([(self._begin, self._end)])}
 
     def entries(self) -> tuple[Descriptor, ...]:
         """Return all entries."""
         if self._entries is None:
-            self._entries = _descriptors(self._parse(self.body))
+            self._entries = _descriptors(self._parse([(self._begin, self._end)]))
         return self._entries
 
     def holding(self, *texts: str) -> tuple[Descriptor, ...]:
         """Return, in order, the entries in which one of the texts stands, in whatever place."""
-        lines = [self.body[begin:end] for begin, end in self._spans(texts)]
-        return _descriptors(self._parse(_BETWEEN.join(lines)))
+        return _descriptors(self._parse(self._spans(map(_needle, texts))))
 
     def saying(self, *values: str) -> tuple[Descriptor, ...]:
         """Return, in order, the entries in which one of the values is a whole string."""
-        lines = [self.body[begin:end] for begin, end in self._spans(values, whole=True)]
-        return _descriptors(self._parse(_BETWEEN.join(lines)))
+        return _descriptors(self._parse(self._spans(b'"%b"' % _needle(one) for one in values)))
 
     def lacking(self, pattern: re.Pattern[bytes]) -> tuple[Descriptor, ...]:
         """Return, in order, the entries in whose JSON (spaced as Python does) nothing matches."""
-        found = [line for line in self.body.split(_BETWEEN) if not pattern.search(line)]
-        return _descriptors(self._parse(_BETWEEN.join(found)))
+        lines = self.data[self._begin : self._end].split(_BETWEEN)
+        return _descriptors(_parsed([line for line in lines if not pattern.search(line)]))
 
-    def count(self, *texts: str) -> int:
-        """Return how often the texts stand in the entries."""
-        return sum(self.body.count(_needle(text)) for text in texts)
+    def count(self, text: str) -> int:
+        """Return how often the text stands in the entries."""
+        return self.data.count(_needle(text), self._begin, self._end)
 
     def edited(self, change: Change) -> IndexLines:
         """Return the index after a change."""
@@ -146,39 +145,50 @@ class IndexLines:
         return IndexLines.of(document)
 
     def _spliced(self, change: EntryChange) -> IndexLines:
-        spans = self._spans(change.texts)
-        found = self._parse(_BETWEEN.join([self.body[begin:end] for begin, end in spans]))
+        spans = self._spans(map(_needle, change.texts))
+        found = self._parse(spans)
         wanted = change.edit(list(found))
         kept, known = {id(entry) for entry in wanted}, {id(entry) for entry in found}
-        pieces, position = [], 0
-        for (begin, end), entry in zip(spans, found, strict=True):
-            if id(entry) not in kept:
-                pieces.append(self.body[position:begin])
-                position = end + len(_BETWEEN)
-        pieces.append(self.body[position:])
-        # Where the last line went, the comma before it stayed.
-        staying = b"".join(pieces).removesuffix(_BETWEEN)
-        added = [_ENCODER.encode(entry).encode() for entry in wanted if id(entry) not in known]
-        return IndexLines(self._head, _BETWEEN.join([*([staying] if staying else []), *added]))
+        gone = [span for span, entry in zip(spans, found, strict=True) if id(entry) not in kept]
+        pieces, position = [], self._begin
+        for begin, end in gone:
+            if begin > position:
+                pieces.append(self.data[position : begin - len(_BETWEEN)])
+            position = end + len(_BETWEEN)
+        if position < self._end:
+            pieces.append(self.data[position : self._end])
+        pieces += [_line(entry) for entry in wanted if id(entry) not in known]
+        return IndexLines(self._head, pieces)
 
-    def _spans(self, texts: Sequence[str], *, whole: bool = False) -> list[tuple[int, int]]:
-        """Return begin and end of the lines that hold one of the texts."""
+    def _spans(self, needles: Iterable[bytes]) -> list[tuple[int, int]]:
+        """Return begin and end of the lines that hold one of the needles."""
         found: dict[int, int] = {}
-        for text in texts:
-            needle, position = (b'"%b"' % _needle(text) if whole else _needle(text)), 0
-            while (hit := self.body.find(needle, position)) >= 0:
-                begin = self.body.rfind(b"\n", 0, hit) + 1
-                position = self.body.find(_BETWEEN, hit)
-                position = len(self.body) if position < 0 else position
-                found[begin] = position
+        for needle in needles:
+            position = self._begin
+            while position < self._end:
+                hit = self.data.find(needle, position, self._end)
+                if hit < 0:
+                    break
+                end = self.data.find(_BETWEEN, hit, self._end)
+                end = self._end if end < 0 else end
+                found[self.data.rfind(b"\n", 0, hit) + 1] = end
+                position = end + len(_BETWEEN)
         return sorted(found.items())
 
-    def _parse(self, lines: bytes) -> list[Document]:
-        try:
-            entries: list[Document] = json.loads(b"[%b]" % lines)
-        except (ValueError, RecursionError) as error:
-            raise SourceError(f"index.json is not valid JSON: {error}", code="malformed") from error
-        return entries
+    def _parse(self, spans: Sequence[tuple[int, int]]) -> list[Document]:
+        return _parsed([self.data[begin:end] for begin, end in spans])
+
+
+def _parsed(lines: Sequence[bytes]) -> list[Document]:
+    try:
+        entries: list[Document] = json.loads(b"[%b]" % _BETWEEN.join(lines))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"index.json is not valid JSON: {error}", code="malformed") from error
+    return entries
+
+
+def _line(entry: Document) -> bytes:
+    return _ENCODER.encode(entry).encode()
 
 
 def _needle(text: str) -> bytes:
@@ -200,8 +210,13 @@ def _unmarked(head: Document) -> Document:
     return {**plain, "annotations": rest} if rest else plain
 
 
-def _marked(untrusted_data: bytes) -> IndexLines | None:
-    """Return the index if it was written here, a whole with its lines; else None."""
+def _marked(head: Document, length: int) -> Document:
+    said = head.get("annotations") or {}
+    return {**head, "annotations": {**said, ANNOTATION_LINES: str(length)}}
+
+
+def _own_head(untrusted_data: bytes) -> Document | None:
+    """Return the head of an index that was written here, a whole with its lines; else None."""
     end = untrusted_data.find(b"\n", 0, _MAX_HEAD_BYTES)
     head = untrusted_data[: max(end, 0)]
     marked = head.endswith(_HEAD_END) and ANNOTATION_LINES.encode() in head
@@ -211,9 +226,8 @@ def _marked(untrusted_data: bytes) -> IndexLines | None:
         document = load_json_object(head + b"]}", "index.json")
     except SourceError:
         return None
-    body = untrusted_data[end + 1 : -len(_TAIL)]
-    said = document.get("annotations")
-    if not isinstance(said, dict) or said.get(ANNOTATION_LINES) != str(len(body)):
+    said, length = document.get("annotations"), len(untrusted_data) - end - 1 - len(_TAIL)
+    if not isinstance(said, dict) or said.get(ANNOTATION_LINES) != str(length):
         return None
     del document["manifests"]
-    return IndexLines(_unmarked(document), body)
+    return _unmarked(document)

@@ -100,7 +100,7 @@ class Layout(BlobDir):
                         empty["manifests"] = []
                         if annotations:
                             empty["annotations"] = dict(annotations)
-                        replace_file(path / "index.json", IndexLines.of(empty).data())
+                        replace_file(path / "index.json", IndexLines.of(empty).data)
                     replace_file(path / _LAYOUT_FILE, _LAYOUT_BYTES)
         return cls.open(path)
 
@@ -119,7 +119,9 @@ class Layout(BlobDir):
     def _read_small(self, name: str, max_bytes: int) -> bytes:
         with explained(f"read {self.path / name}"):
             with os.fdopen(open_regular(self.path / name), "rb") as stream:
-                return stream.read(max_bytes + 1)
+                # Room for what is there: room for all that may be there costs milliseconds.
+                size_bytes = os.fstat(stream.fileno()).st_size
+                return stream.read(min(size_bytes, max_bytes) + 1)
 
     def index(self) -> IndexLines:
         """Return the index as it is now; raises :class:`SourceError` for a damaged one."""
@@ -166,8 +168,7 @@ class Layout(BlobDir):
                 for change in changes:
                     index = index.edited(change)
                 self.staging_dir.mkdir(exist_ok=True)
-                data = index.data()
-                replace_file(self.path / "index.json", data, staging_dir=self.staging_dir)
+                replace_file(self.path / "index.json", index.data, staging_dir=self.staging_dir)
                 self._cached = (self._index_version(), index)
 
     def set_ref(self, name: str, descriptor: Descriptor) -> None:

@@ -81,7 +81,7 @@ class DirectoryFiles:
         """Return a file of the layout's root; raises :class:`SourceError`."""
         try:
             with os.fdopen(open_regular(self._path / name), "rb") as stream:
-                return stream.read(max_bytes + 1)
+                return stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes) + 1)
         except FileNotFoundError:
             raise SourceError(
                 f"{self._path} is not an OCI image layout: it has no {name}",
