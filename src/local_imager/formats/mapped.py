@@ -89,6 +89,8 @@ class MappedDisk:
             if packed:
                 yield start, count
                 continue
+            if at + count > self._source.size_bytes:
+                raise FormatError("the file ends before the data of its disk")
             for found, size in self._source.data_runs(at, count):
                 yield start + found - at, size
 
