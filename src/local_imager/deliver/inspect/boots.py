@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from local_imager.deliver.inspect.limits import OutOfBudget
 from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.rest import ArchiveRest
 from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.cpio import CpioReading
@@ -18,7 +19,7 @@ def open_initramfs(walk: Walk, source: Source) -> Inside:
     """Return the segments of an initramfs; what stands before a damaged one is kept."""
     parts: list[Part] = []
     try:
-        for segment in segments(source, max_bytes=walk.limits.stream_bytes):
+        for segment in segments(source, max_bytes=walk.reader_bytes):
             parts.append(_segment(walk, source, segment))
     except OutOfBudget:
         raise
@@ -35,7 +36,9 @@ def _segment(walk: Walk, source: Source, segment: InitramfsSegment) -> Part:
         facts["check"] = segment.xz_check
     with walk.unpacked(segment.unpacked()) as content:
         facts["unpacked_bytes"] = content.size_bytes
-        children = volume_parts(walk, CpioVolume(content))
+        volume = CpioVolume(content)
+        facts["rest"] = volume.rest
+        children = volume_parts(walk, volume)
     stored = Slice(source, segment.offset, segment.size_bytes)
     inside = Inside(facts=facts, children=children)
     return walk.made(stored, f"segment {segment.number}", "cpio", inside, offset=segment.offset)
@@ -48,14 +51,17 @@ class CpioVolume:
         self._content = content
         self._offsets: dict[int, int] = {}
         entries = []
+        seen = ArchiveRest()
         for found in CpioReading(stream(content)):
             entry = found.entry
+            seen.add(found.header, found.name)
             if entry.path:
                 # The name is padded so that the content begins at a multiple of four.
                 end = found.offset + _CPIO_HEADER_BYTES + found.header.name_bytes
                 self._offsets[id(entry)] = end + -end % 4
                 entries.append(entry)
         self.entries: tuple[Entry, ...] = tuple(entries)
+        self.rest = seen.digest
 
     def open(self, entry: Entry) -> Source:
         """Return the content of an entry; see :class:`~local_imager.formats.entries.Volume`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.rest import disk_rest
 from local_imager.deliver.inspect.volumes import Names, clean, frozen
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.gpt import Partition, PartitionTable, read_partitions
@@ -17,7 +18,8 @@ _BOOT_CODE_BYTES: Final = 440
 def open_disk(walk: Walk, source: Source) -> Inside:
     """Return table, boot code and partitions of a raw disk."""
     table = read_partitions(source)
-    return Inside(facts=table_facts(table), children=disk_parts(walk, source, table))
+    facts = table_facts(table) | {"rest": disk_rest(source, table)}
+    return Inside(facts=facts, children=disk_parts(walk, source, table))
 
 
 def table_facts(table: PartitionTable) -> dict[str, Fact]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from local_imager.deliver.inspect.parts import Fact
+from local_imager.deliver.inspect.rest import fat_rest
 from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.source import BytesSource, Source, sha256_of
@@ -21,6 +22,7 @@ def open_fat(walk: Walk, source: Source) -> Inside:
         "serial": volume.serial,
         "made_by": clean(volume.oem_name),
         "cluster_bytes": volume.cluster_bytes,
+        "rest": fat_rest(source.read(0, 512), volume.kind),
     }
     return Inside(facts=facts, children=volume_parts(walk, volume))
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from local_imager.deliver.inspect.disks import partition_facts, partition_name, table_facts
 from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.rest import iso_rest
 from local_imager.deliver.inspect.volumes import Names, clean, frozen, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.eltorito import BootEntry
@@ -33,6 +34,9 @@ def open_iso(walk: Walk, source: Source) -> Inside:
     for partition in partitions:
         parts.append(_partition(walk, source, volume, partition, places[partition.offset]))
     facts = _volume_facts(volume) | (table_facts(table) if table is not None else {})
+    rest = iso_rest(source, volume.size_bytes, table)
+    if rest:
+        facts["rest"] = rest
     return Inside(facts=facts, children=tuple(parts))
 
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.deliver.inspect.recognise import text_of
+from local_imager.deliver.inspect.rest import program_rest
 from local_imager.deliver.inspect.volumes import Names, clean
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.authenticode import Signature, read_signatures
@@ -15,6 +16,7 @@ from local_imager.formats.uki import parse_os_release, read_uki
 
 _PROFILE: Final = ".profile"
 _MAGIC: Final = ".sdmagic"
+_MARK: Final = "LoaderInfo: "
 
 
 def open_program(walk: Walk, source: Source) -> Inside:
@@ -30,6 +32,8 @@ def open_program(walk: Walk, source: Source) -> Inside:
         "timestamp": pe.timestamp,
         "checksum": f"{pe.checksum:#x}",
         "image_base": f"{pe.image_base:#x}",
+        "entry_point": f"{pe.entry_point:#x}",
+        "rest": program_rest(source, pe),
     }
     facts |= _image_facts(source, pe)
     groups = _profiles(pe.sections)
@@ -53,7 +57,7 @@ def _image_facts(source: Source, pe: PeFile) -> dict[str, Fact]:
     if uki is None:
         magic = pe.section(_MAGIC)
         marked = text_of(section_source(source, magic)) if magic is not None else None
-        return {"loader": clean(marked.strip("# "))} if marked else {}
+        return {"loader": clean(marked.strip("# \0").removeprefix(_MARK))} if marked else {}
     facts: dict[str, Fact] = {"image": uki.kind}
     if uki.stub:
         facts["stub"] = clean(uki.stub)
