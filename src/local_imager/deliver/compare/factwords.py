@@ -14,18 +14,17 @@ PACKING_FACTS: Final = frozenset(
 )
 # Facts that are computed from other bytes: kind -> (names, whether the cause may be a sibling).
 DERIVED_FACTS: Final[Mapping[str, tuple[frozenset[str], bool]]] = {
-    "pe": (frozenset({"checksum", "authentihash", "image_bytes"}), False),
-    "uki": (frozenset({"checksum", "authentihash", "image_bytes"}), False),
-    "kernel": (frozenset({"checksum", "authentihash"}), False),
-    "pe-section": (frozenset({"address", "virtual_bytes", "raw_bytes"}), True),
-    "pe-signature": (frozenset({"digest", "signed_digest", "signing_time"}), True),
-    "boot-entry": (frozenset({"address", "sector", "sectors", "load_sectors"}), True),
-    "initramfs": (frozenset({"unpacked_bytes", "stored_bytes"}), False),
-    "cpio": (frozenset({"unpacked_bytes", "stored_bytes"}), False),
+    "pe": (frozenset({"checksum"}), False),
+    "uki": (frozenset({"checksum"}), False),
+    "pe-section": (frozenset({"address", "virtual_size_bytes"}), True),
+    "pe-signature": (frozenset({"digest", "signing_time"}), True),
+    "boot-entry": (frozenset({"load_sectors"}), True),
+    "cpio": (frozenset({"unpacked_bytes"}), False),
+    "squashfs": (frozenset({"inodes"}), False),
+    "erofs": (frozenset({"inodes"}), False),
+    "disk": (frozenset({"faults"}), False),
     "layer": (frozenset({"diff_id", "digest"}), False),
     "oci-image": (frozenset({"image_id", "config", "manifest"}), False),
-    "meta": (frozenset({"checksum"}), False),
-    "iso": (frozenset({"volume_bytes", "volume_sectors"}), False),
 }
 FACT_WORDS: Final[Mapping[str, str]] = {
     "mode": "file mode",
@@ -69,6 +68,9 @@ def noun(part: Part) -> str:
 
 
 def shown(name: str, value: Fact | None) -> str:
+    """Return a fact's value for people: modes as letters, times as dates."""
+    if name in ("mtime", "timestamp", "made") and isinstance(value, int):
+        return time_text(value)
     if name == "mode" and isinstance(value, str):
         try:
             return mode_text(int(value, 8))
@@ -79,7 +81,22 @@ def shown(name: str, value: Fact | None) -> str:
     return fact_text(value)
 
 
-def signer(part: Part) -> tuple[tuple[str, Fact], ...]:
-    """Return who signed: everything that is said of a signature but what follows the content."""
+def signs_alike(left: Part, right: Part) -> bool:
+    """Say whether two valid signatures say the same but for the digest of what they sign."""
     derived = DERIVED_FACTS["pe-signature"][0]
-    return tuple(sorted((name, value) for name, value in part.facts.items() if name not in derived))
+    first, second = (
+        {name: value for name, value in side.facts.items() if name not in derived}
+        for side in (left, right)
+    )
+    fits = first.get("verifies") is True and first.get("digest_matches") is True
+    return fits and first == second
+
+
+def time_text(seconds: int) -> str:
+    """Return seconds since 1970 as a date in UTC, or the number where it is no date."""
+    from datetime import UTC, datetime
+
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)

@@ -19,7 +19,8 @@ class Finding:
 
     ``path`` and ``right_path`` name it on both sides; ``fact`` is the fact's name, ``content`` for
     bytes, ``presence`` for a part that one side lacks. ``scope`` is the path below which the cause
-    of a derived difference lies. ``left`` and ``right`` are the parts, ``values`` what is shown.
+    of a derived difference lies; without ``lessens`` only a real one will do for a cause.
+    ``left`` and ``right`` are the parts, ``values`` what is shown.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Finding:
     noise: str = ""
     scope: str = ""
     holders: tuple[tuple[Part, Part], ...] = ()
+    lessens: bool = True
 
 
 def join(path: str, name: str) -> str:

@@ -100,7 +100,7 @@ class _Folder:
             if lies_in(cause.path, finding.scope) and cause is not finding:
                 owner.parts.append(finding)
                 return
-        inside = [one for one in lesser if lies_in(one.path, finding.scope)]
+        inside = [one for one in lesser if finding.lessens and lies_in(one.path, finding.scope)]
         if not inside:
             self.headlines.append(Headline(finding=finding))
         elif any(one.group == "noise" for one in inside):

@@ -10,14 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from local_imager.deliver.compare.align import WRAPPERS, Spelling, pairs, same_order
+from local_imager.deliver.compare.align import WRAPPERS, Spelling, content_kind, pairs, same_order
 from local_imager.deliver.compare.factwords import (
     DERIVED_FACTS,
     FACT_WORDS,
     PACKING_FACTS,
     noun,
     shown,
-    signer,
+    signs_alike,
 )
 from local_imager.deliver.compare.finding import Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
@@ -80,6 +80,11 @@ class _Walker:
         if left.kind != right.kind and self._unwrapped(spot):
             return
         self._facts(spot)
+        if left.kind == right.kind == "partition" and left.offset != right.offset:
+            values = f"offset {left.offset}", f"offset {right.offset}"
+            scope = _parent(spot.path)
+            what = "place of the partition"
+            self._add(spot, what, "offset", values, scope=scope, lessens=False)
         if left.kind != right.kind:
             self._add(spot, "kind of part", "kind", (left.kind, right.kind))
             return
@@ -96,9 +101,7 @@ class _Walker:
         """Compare parts whose bytes differ, or whose bytes are not known to be equal."""
         left, right = spot.left, spot.right
         before = len(self.found)
-        if left.kind in ("partition", "unpartitioned") and left.size_bytes != right.size_bytes:
-            sizes = size_text(left.size_bytes), size_text(right.size_bytes)
-            self._add(spot, f"size of the {noun(left)}", "size", sizes)
+        self._extent(spot)
         if left.children or right.children:
             self._children(spot)
         if not (left.digest and right.digest):
@@ -110,6 +113,22 @@ class _Walker:
             self._leaf(spot)
         elif not self._explained(spot, before):
             self._rest(spot)
+
+    def _extent(self, spot: _Spot) -> None:
+        """Compare sizes where they are properties of their own."""
+        left, right = spot.left, spot.right
+        sizes = size_text(left.size_bytes), size_text(right.size_bytes)
+        if left.kind in ("partition", "unpartitioned") and sizes[0] != sizes[1]:
+            self._add(spot, f"size of the {noun(left)}", "size", sizes)
+        elif left.kind == "disk" and sizes[0] != sizes[1]:
+            # Some containers round the size up; that nothing is there is what `rest` says.
+            padded = any(one.kind in WRAPPERS for pair in spot.holders for one in pair)
+            rests = left.facts.get(REST), right.facts.get(REST)
+            if padded and rests[0] is not None and rests[0] == rests[1]:
+                what = "size of the virtual disk, by zeros at its end"
+                self._add(spot, what, "size", sizes, group="packing")
+            else:
+                self._add(spot, "size of the disk", "size", sizes, scope=spot.path)
 
     def _explained(self, spot: _Spot, before: int) -> bool:
         """Say whether something was found inside, or in a fact of the part itself."""
@@ -208,7 +227,7 @@ class _Walker:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
                 what, scope = "PCR signature", _parent(spot.path)
-        if left.kind == "pe-signature" and left.facts and signer(left) == signer(right):
+        if left.kind == "pe-signature" and signs_alike(left, right):
             what, scope = "bytes of the signature", _parent(spot.path)
         self._add(spot, what, CONTENT, values, diff=diff, scope=scope)
 
@@ -266,6 +285,7 @@ class _Walker:
             values,
             group="packing" if packing else None,
             scope=_derived_scope(spot, name),
+            lessens=name != REST,
             values_of=(first, second),
         )
 
@@ -280,6 +300,7 @@ class _Walker:
         diff: str = "",
         scope: str | None = None,
         values_of: tuple[Fact | None, Fact | None] = (None, None),
+        lessens: bool = True,
     ) -> None:
         """Keep a difference; its class is told by the list of noise where it is not given."""
         noise = ""
@@ -307,13 +328,18 @@ class _Walker:
                 noise,
                 scope or "",
                 spot.holders,
+                lessens,
             )
         )
 
 
 def _derived_scope(spot: _Spot, name: str) -> str | None:
     """Return where the cause of a computed fact's difference lies, None for other facts."""
-    names, beside = DERIVED_FACTS.get(spot.left.kind, (frozenset(), False))
+    if name == REST:
+        return spot.path
+    kinds = (spot.left.kind, content_kind(spot.left))
+    known = [DERIVED_FACTS[kind] for kind in kinds if kind in DERIVED_FACTS]
+    names, beside = next((one for one in known if name in one[0]), (frozenset(), False))
     if name not in names:
         return None
     return _parent(spot.path) if beside else spot.path
