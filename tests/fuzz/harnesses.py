@@ -6,6 +6,7 @@ from typing import Final
 
 from tests.fuzz import (
     archives,
+    bootfiles,
     bundles,
     certificates,
     deltas,
@@ -27,6 +28,7 @@ HARNESSES: Final[dict[str, Harness]] = {
         registries,
         bundles,
         deltas,
+        bootfiles,
     )
     for harness in module.HARNESSES
 }

@@ -29,6 +29,7 @@ from tests.bundlefiles import (
     strange_header,
     written,
 )
+from tests.fuzz.bootseeds import bootfiles
 from tests.fuzz.deltas import BASE, METHODS, Memory
 from tests.fuzz.driver import CORPUS
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
@@ -261,6 +262,7 @@ def main() -> None:
         registries,
         bundles,
         deltas,
+        bootfiles,
     ):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
