@@ -132,9 +132,9 @@ class IndexLines:
         lines = self.data[self._begin : self._end].split(_BETWEEN)
         return _descriptors(_parsed([line for line in lines if not pattern.search(line)]))
 
-    def count(self, text: str) -> int:
-        """Return how often the text stands in the entries."""
-        return self.data.count(_needle(text), self._begin, self._end)
+    def contains(self, json_text: bytes) -> bool:
+        """Return whether this piece of JSON (spaced as Python does) stands in an entry."""
+        return self.data.find(json_text, self._begin, self._end) >= 0
 
     def edited(self, change: Change) -> IndexLines:
         """Return the index after a change."""

@@ -33,7 +33,6 @@ from local_imager.oci.seal import touch
 from local_imager.store import exporting, locks, workspace
 from local_imager.store.records import (
     ANNOTATION_BUILD_KEY,
-    ANNOTATION_FILE,
     ANNOTATION_FORMAT,
     ARTIFACT_ASSET,
     ASSET_PREFIX,
@@ -49,6 +48,8 @@ _PROGRESS_EVERY_S: Final = 0.1
 _CLEAN_EVERY_S: Final = 600.0
 # Digits of a digest or build key that are taken for one.
 _MIN_PREFIX: Final = 8
+# How an older program wrote an asset: its entry does not tell the file's digest, which comes first.
+_WITHOUT_FILE: Final = f'"annotations": {{"{ANNOTATION_BUILD_KEY}": "'.encode()
 # What no source image has: the type of an artifact, or the name of a list of referrers.
 _NO_IMAGE: Final = re.compile(rb'"artifactType": "[^"]|: "sha256-[0-9a-f]{64}(?:\.[a-z0-9]+)?"')
 
@@ -276,8 +277,8 @@ class Store:
         prefix = name.removeprefix("sha256:")
         if len(prefix) < _MIN_PREFIX:
             return ()
-        if index.count(ARTIFACT_ASSET) != index.count(ANNOTATION_FILE):
-            return self.assets()  # of some the index does not tell the file's digest
+        if index.contains(_WITHOUT_FILE):
+            return self.assets()
         return self._listed(index.holding(prefix))
 
     def remove(self, name: str) -> bool:
