@@ -46,7 +46,7 @@ def forget_facts(store: Store) -> None:
                 said = entry["annotations"]
                 entry["annotations"] = {
                     key: said[key]
-                    for key in (ANNOTATION_REF_NAME, ANNOTATION_BUILD_KEY)
+                    for key in (ANNOTATION_BUILD_KEY, ANNOTATION_REF_NAME)
                     if key in said
                 }
 
