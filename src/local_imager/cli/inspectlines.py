@@ -32,13 +32,16 @@ _KINDS: Final = {
     "schematic": "schematic",
     "unknown": "file of a kind that is not known",
 }
-_LOADERS: Final = {"grub": "GRUB", "uki": "the firmware", "none": "whoever boots it"}
+_LOADERS: Final = {"grub": "GRUB", "uki": "UKI", "none": "as it stands"}
 _SIGNED: Final = {
     "signed": "signed",
     "partly-signed": "some of its EFI programs are signed and some are not",
     "unsigned": "not signed",
     "broken": "a signature does not fit what it signs",
 }
+_PACKED_BY: Final = ("extensions_filesystem", "extensions_packing")
+# What the factory, and a normalised initramfs, have in place of the time of the run.
+_FACTORY_EPOCH: Final = 1559424892
 _MAX_ROWS: Final = 40
 _MAX_SCHEMATIC_LINES: Final = 60
 _MAX_CHILDREN: Final = 30
@@ -88,7 +91,7 @@ def _rows(done: Inspection) -> Iterator[str]:
         ("kernel", _shown(meaning.kernel_version)),
         ("schematic", meaning.schematic_id),
     ]
-    rows += [(name.replace("_", " "), _shown(text)) for name, text in meaning.imager.items()]
+    rows.append(("made with", _shown(", ".join(_made_with(meaning)))))
     if done.known is not None:
         known = done.known
         made = f"{known.tool}, {known.started_at}" if known.tool else "local-imager"
@@ -97,7 +100,30 @@ def _rows(done: Inspection) -> Iterator[str]:
     given = [(name, text) for name, text in rows if text]
     width = max(len(name) for name, _ in given)
     for name, text in given:
-        yield f"  {click.style(name.ljust(width), fg='cyan')}  {text}"
+        first, *more = textwrap.wrap(text, max(_width() - width - 4, 70), break_on_hyphens=False)
+        yield f"  {click.style(name.ljust(width), fg='cyan')}  {first}"
+        yield from (f"  {'':{width}}  {line}" for line in more)
+
+
+def _made_with(meaning: Meaning) -> Iterator[str]:
+    """Say what shows how the imager made it: versions of programs, and when it packed."""
+    facts = meaning.imager
+    for name in ("loader", "stub", "iso_preparer"):
+        if name in facts:
+            yield facts[name].partition(",")[0]
+    packed = [facts[name] for name in _PACKED_BY if name in facts]
+    if packed:
+        yield f"extensions as {' in '.join(packed)}{_packed_at(facts.get('extensions_mtime', ''))}"
+
+
+def _packed_at(mtime: str) -> str:
+    """Say when the extensions were packed, unless the time is a fixed one of long ago."""
+    from datetime import UTC, datetime
+
+    seconds = int(mtime) if mtime.isdecimal() and len(mtime) < 11 else 0
+    if seconds <= _FACTORY_EPOCH:
+        return ""
+    return f", packed {datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _size(meaning: Meaning) -> str:
@@ -131,7 +157,7 @@ def _secure_boot(state: SecureBoot) -> str:
     if state.enrols:
         words += f", enrols {', '.join(map(_shown, state.enrols[:6]))}"
     if state.enroll_keys:
-        words += f" ({_shown(state.enroll_keys)})"
+        words += f" (systemd-boot enrols keys: {_shown(state.enroll_keys)})"
     return words
 
 

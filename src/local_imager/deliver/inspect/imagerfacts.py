@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
+from local_imager.deliver.inspect.booting import content_of
+from local_imager.deliver.inspect.extensions import FILE_NAME
 from local_imager.deliver.inspect.parts import Part
+
+# Fact of a part -> its name here; the first one found counts.
+_TOLD = {
+    "stub": "stub",
+    "loader": "loader",
+    "preparer": "iso_preparer",
+}
 
 
 def imager_facts(tree: Part) -> dict[str, str]:
-    """Return what is visible of the tools and settings that made a file, by stable names."""
+    """Return what is visible of the tools and settings that made a file, by stable names.
+
+    ``stub`` and ``loader`` are versions of systemd-stub and systemd-boot, which come with the
+    version of Talos; ``extensions_packing``, ``extensions_filesystem`` and ``extensions_mtime``
+    (seconds since 1970: the time of the run, or a fixed one where the initramfs was normalised)
+    show how the imager packed extensions; ``iso_preparer`` and ``fat_made_by`` are its programs.
+    """
     facts: dict[str, str] = {}
     for _path, part in tree.walk():
-        if part.kind == "cpio" and any(c.name == "extensions.yaml" for c in part.children):
-            facts.setdefault("extensions_packing", str(part.facts.get("packing", "")))
-            listed = part.child("extensions.yaml")
-            if listed is not None and "mtime" in listed.facts:
-                facts.setdefault("extensions_mtime", str(listed.facts["mtime"]))
+        for name, shown in _TOLD.items():
+            if name in part.facts:
+                facts.setdefault(shown, str(part.facts[name]))
+        if content_of(part) == "fat":
+            facts.setdefault("fat_made_by", str(part.facts.get("made_by", "")))
+        elif part.kind == "cpio" and part.child(FILE_NAME) is not None:
+            for name, text in _packing(part).items():
+                facts.setdefault(name, text)
+    return {name: text for name, text in facts.items() if text}
+
+
+def _packing(segment: Part) -> dict[str, str]:
+    """Return how the segment with the extensions was packed."""
+    facts = {"extensions_packing": str(segment.facts.get("packing", ""))}
+    listed = segment.child(FILE_NAME)
+    if listed is not None and "mtime" in listed.facts:
+        facts["extensions_mtime"] = str(listed.facts["mtime"])
+    systems = [part for part in segment.children if part.kind in ("squashfs", "erofs")]
+    if systems:
+        inner = str(systems[0].facts.get("packing", ""))
+        facts["extensions_filesystem"] = f"{systems[0].kind} {inner}".strip()
     return facts

@@ -20,7 +20,7 @@ def open_compressed(walk: Walk, source: Source) -> Inside:
     facts: dict[str, Fact] = {"packing": packing}
     if packing == "xz":
         facts["check"] = xz_check_of(head)
-    chunks = unpack(source, packing, max_bytes=walk.limits.stream_bytes)
+    chunks = unpack(source, packing, max_bytes=walk.reader_bytes)
     with walk.unpacked(chunks) as content:
         return Inside(facts=facts, children=(walk.part(content, "content"),))
 

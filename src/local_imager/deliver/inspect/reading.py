@@ -22,7 +22,10 @@ from local_imager.deliver.inspect.parts import Part
 from local_imager.deliver.inspect.signing import secure_boot_of
 from local_imager.formats.uki import parse_os_release
 
-_WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk", "ova"})
+_WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk"})
+_DISKS: Final = frozenset({"disk", "qcow2", "vhd", "vmdk"})
+# The label that says the version in Talos' own images.
+_VERSION_LABEL: Final = "label alpha.talos.dev/version"
 _KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
         "disk": "disk",
@@ -69,14 +72,15 @@ def meaning_of(tree: Part) -> Meaning:
     content, packing = unwrapped(tree)
     kind = _KINDS.get(content.kind, "unknown")
     found = _gathered(tree)
-    if kind == "image" and _is_installer(tree, found):
+    if kind == "image" and _is_installer(tree):
         kind = "installer"
     boots = boot_entries(tree)
     listed = _agreed(found)
     meta = _meta(found, boots.entries)
     release = _release(found)
     problems = [Unknown("boot", shown(text)) for text in boots.problems]
-    version = _talos_version(release) or ("" if release else _version_in_names(tree, boots.entries))
+    version = _talos_version(release) or _version_in_label(tree)
+    version = version or ("" if release else _version_in_names(tree, boots.entries))
     firmware = _firmware(kind, tree, boots.entries)
     meaning = Meaning(
         kind=kind,
@@ -105,10 +109,20 @@ def meaning_of(tree: Part) -> Meaning:
 def unwrapped(tree: Part) -> tuple[Part, tuple[str, ...]]:
     """Return the part that counts, and what is packed around it, outermost first."""
     part, packing = tree, []
-    while part.kind in _WRAPPERS and len(part.children) == 1:
+    while (inner := _wrapped(part)) is not None:
         packing.append(str(part.facts.get("packing", part.kind)))
-        part = part.children[0]
+        part = inner
     return part, tuple(packing)
+
+
+def _wrapped(part: Part) -> Part | None:
+    """Return what a part only wraps: a stream, a disk's container, or the one disk of a tar."""
+    if part.kind in _WRAPPERS:
+        return part.children[0] if len(part.children) == 1 else None
+    disks = [child for child in part.children if child.kind in _DISKS]
+    if part.kind == "ova" and disks:
+        return disks[0]
+    return disks[0] if part.kind == "tar" and len(part.children) == len(disks) == 1 else None
 
 
 def _gathered(tree: Part) -> _Gathered:
@@ -187,6 +201,12 @@ def _talos_version(release: Mapping[str, str]) -> str:
     return f"v{match[1]}" if match else ""
 
 
+def _version_in_label(tree: Part) -> str:
+    images = (part for _, part in tree.walk() if part.kind == "oci-image")
+    matches = (_VERSION.fullmatch(str(image.facts.get(_VERSION_LABEL, ""))) for image in images)
+    return next((f"v{match[1]}" for match in matches if match), "")
+
+
 def _version_in_names(tree: Part, entries: Iterable[BootEntry]) -> str:
     """Return the version that Talos' imager writes into GRUB's titles and the names of UKIs.
 
@@ -219,9 +239,12 @@ def _platform(entries: Iterable[BootEntry]) -> str:
     return ""
 
 
-def _is_installer(tree: Part, found: _Gathered) -> bool:
-    """An installer image carries what it installs below usr/install (Talos constants)."""
-    return any("usr/install" in path and part.kind == "directory" for path, part in tree.walk())
+def _is_installer(tree: Part) -> bool:
+    """An installer carries what it installs below usr/install (Talos constants)."""
+    return any(
+        part.kind == "directory" and f"/{path}/".endswith("/usr/install/")
+        for path, part in tree.walk()
+    )
 
 
 def _firmware(

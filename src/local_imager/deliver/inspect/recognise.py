@@ -8,6 +8,7 @@ from typing import Final
 from local_imager.deliver.inspect.parts import MAX_TEXT_BYTES, Fact, PartKind
 from local_imager.formats.packing import Packing, packing_of, unpack
 from local_imager.formats.source import FormatError, Source
+from local_imager.formats.tar import is_tar
 
 _HEAD_BYTES: Final = 4096
 _ISO_MAGIC_OFFSET: Final = 0x8001
@@ -20,7 +21,6 @@ _MAGIC: Final[tuple[tuple[int, bytes, PartKind], ...]] = (
     (0, b"hsqs", "squashfs"),
     (0, b"XFSB", "xfs"),
     (_EROFS_MAGIC_OFFSET, b"\xe2\xe1\xf5\xe0", "erofs"),
-    (257, b"ustar", "tar"),
     (0x38, b"ARM\x64", "kernel"),
     (0, b"\x5a\x4b\x3c\x2d", "meta"),
 )
@@ -52,6 +52,8 @@ def _recognised(source: Source) -> PartKind:
             return kind
     if head[:6] in _CPIO:
         return "initramfs"
+    if is_tar(head[:512]):
+        return "tar"
     packing = packing_of(head)
     if packing:
         return "initramfs" if _holds_cpio(source, packing) else "compressed"

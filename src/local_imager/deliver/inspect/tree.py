@@ -28,6 +28,7 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
         "uki": "programs:open_program",
         "qcow2": "packed:open_qcow2",
         "squashfs": "filesystems:open_squashfs",
+        "tar": "archives:open_tar",
         "vhd": "packed:open_vhd",
         "vmdk": "packed:open_vmdk",
         "xfs": "filesystems:open_xfs",
@@ -35,6 +36,25 @@ _OPENERS: Final[Mapping[PartKind, str]] = MappingProxyType(
 )
 # What has one child that is the thing itself, only wrapped.
 _WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk"})
+
+_WORDS: Final[Mapping[PartKind, str]] = MappingProxyType(
+    {
+        "compressed": "compressed file",
+        "disk": "disk image",
+        "fat": "FAT volume",
+        "iso": "ISO image",
+        "meta": "META partition",
+        "oci-image": "container image",
+        "ova": "virtual appliance",
+        "pe": "EFI program",
+        "tar": "tar archive",
+        "uki": "unified kernel image",
+        "qcow2": "disk in qcow2",
+        "vhd": "VHD disk",
+        "vmdk": "VMDK disk",
+        "xfs": "XFS volume",
+    }
+)
 
 
 def _lazy(place: str) -> Opener:
@@ -74,7 +94,7 @@ def _refuse_damaged(tree: Part) -> None:
     while part.kind in _WRAPPERS and len(part.children) == 1 and not part.unread:
         part = part.children[0]
     if part.unread and not part.children:
-        what = f"{tree.name} is a damaged {part.kind}"
+        what = f"{tree.name} is a damaged {_WORDS.get(part.kind, part.kind)}"
         raise FormatError(
             f"{what}: {part.unread}", hint="fetch or build it again, and compare its checksum"
         )

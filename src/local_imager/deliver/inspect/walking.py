@@ -93,6 +93,11 @@ class Walk:
         """The ceilings of this inspection."""
         return self._spent.limits
 
+    @property
+    def reader_bytes(self) -> int:
+        """What a reader may unpack by itself: more than the walk's own limit, which is to tell."""
+        return self._spent.limits.stream_bytes + (64 << 20)
+
     def __enter__(self) -> Walk:
         return self
 
@@ -176,7 +181,7 @@ class Walk:
     def unpacked(self, chunks: Iterable[bytes]) -> Iterator[Source]:
         """Yield what a stream unpacks to, as bytes at offsets; given back at the end."""
         counted = self._shown(self._spent.counted(chunks))
-        spill = Spill.of(counted, max_bytes=self._spent.limits.stream_bytes)
+        spill = Spill.of(counted, max_bytes=self.reader_bytes)
         try:
             yield Shared(spill)
         finally:
