@@ -1,16 +1,19 @@
 """PE files: UEFI programs, kernels with an EFI stub, unified kernel images.
 
-Only the headers go to pefile, and only after their counts were bounded: it walks every byte that
-it is given. Sections are told by position; only :func:`authentihash` reads what is in them.
+An own small reader: pefile counts every byte that it is given, and given only the headers it takes
+sections for damaged and drops them as soon as the image spans 256 MB of memory, which one with a
+large initrd does. Sections are told by position; only :func:`authentihash` reads what is in them.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from local_imager.events import printable
 from local_imager.formats.source import FormatError, Joined, Slice, Source, stream
 
 # The loader of Windows takes 96; a unified kernel image with a device tree per board has more.
@@ -22,6 +25,8 @@ PKCS7_CERTIFICATE: Final = 2
 
 _FILE_HEADER_BYTES: Final = 24  # "PE\0\0" and the COFF header
 _SECTION_BYTES: Final = 40
+# Name, virtual size, address, raw size, position, (relocations, line numbers), characteristics.
+_SECTION: Final = struct.Struct("<8sIIII12xI")
 # Of the optional header, for PE32 and PE32+: where the data directories begin.
 _DIRECTORIES_AT: Final = {0x10B: 96, 0x20B: 112}
 _CHECKSUM_AT: Final = 64
@@ -121,31 +126,31 @@ def read_pe(source: Source) -> PeFile:
     :class:`FormatError` for what is not a PE image, too many sections, and for sections or
     certificates that lie outside of the file.
     """
-    head, optional_at = _head(source)
-    headers = _parsed(head)
-    directories = _DIRECTORIES_AT.get(_u16(head, optional_at))
+    head, optional_at, count = _head(source)
+    optional_bytes = _u16(head, optional_at - 4)
+    directories = _DIRECTORIES_AT.get(_u16(head, optional_at) if optional_bytes else 0)
     if directories is None:
         raise FormatError("the PE file has an optional header that is neither PE32 nor PE32+")
-    sections = tuple(_sections(headers, source.size_bytes))
-    count = headers.OPTIONAL_HEADER.NumberOfRvaAndSizes
-    security_offset = optional_at + directories + 8 * _SECURITY_DIRECTORY
-    table = (0, 0)
-    if count > _SECURITY_DIRECTORY:
-        if optional_at + headers.FILE_HEADER.SizeOfOptionalHeader < security_offset + 8:
+    if optional_bytes < directories:
+        raise FormatError("the PE file's optional header is cut off")
+    optional = head[optional_at : optional_at + optional_bytes]
+    security_offset, table = 0, (0, 0)
+    if _u32(optional, directories - 4) > _SECURITY_DIRECTORY:
+        at = directories + 8 * _SECURITY_DIRECTORY
+        if at + 8 > optional_bytes:
             raise FormatError("the PE file's optional header is shorter than its directories")
-        table = (_u32(head, security_offset), _u32(head, security_offset + 4))
-    else:
-        security_offset = 0
-    machine, subsystem = headers.FILE_HEADER.Machine, headers.OPTIONAL_HEADER.Subsystem
+        security_offset, table = optional_at + at, (_u32(optional, at), _u32(optional, at + 4))
+    machine, subsystem = _u16(head, optional_at - 20), _u16(optional, 68)
+    sections = _sections(head[optional_at + optional_bytes :], count, source.size_bytes)
     return PeFile(
         machine=_MACHINES.get(machine, f"0x{machine:04x}"),
         subsystem=_SUBSYSTEMS.get(subsystem, str(subsystem)),
-        timestamp=headers.FILE_HEADER.TimeDateStamp,
-        checksum=headers.OPTIONAL_HEADER.CheckSum,
-        image_base=headers.OPTIONAL_HEADER.ImageBase,
-        entry_point=headers.OPTIONAL_HEADER.AddressOfEntryPoint,
-        headers_bytes=headers.OPTIONAL_HEADER.SizeOfHeaders,
-        sections=sections,
+        timestamp=_u32(head, optional_at - 16),
+        checksum=_u32(optional, _CHECKSUM_AT),
+        image_base=_image_base(optional),
+        entry_point=_u32(optional, 16),
+        headers_bytes=_u32(optional, 60),
+        sections=tuple(sections),
         certificates=tuple(_certificates(source, *table)),
         checksum_offset=optional_at + _CHECKSUM_AT,
         security_offset=security_offset,
@@ -162,8 +167,13 @@ def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
 
 
-def _head(source: Source) -> tuple[bytes, int]:
-    """Return all headers up to the end of the section table, and where the optional one begins."""
+def _image_base(optional: bytes) -> int:
+    wide = _u16(optional, 0) == 0x20B
+    return int.from_bytes(optional[24:32], "little") if wide else _u32(optional, 28)
+
+
+def _head(source: Source) -> tuple[bytes, int, int]:
+    """Return all headers, where the optional one begins in them, and the number of sections."""
     dos = source.read(0, 64)
     at = _u32(dos, 60)
     if dos[:2] != b"MZ" or at > _MAX_HEADER_OFFSET:
@@ -175,34 +185,23 @@ def _head(source: Source) -> tuple[bytes, int]:
     if count > MAX_SECTIONS:
         raise FormatError(f"the PE file claims {count} sections")
     length = at + _FILE_HEADER_BYTES + optional_bytes + count * _SECTION_BYTES
-    return source.read(0, length), at + _FILE_HEADER_BYTES
+    return source.read(0, length), at + _FILE_HEADER_BYTES, count
 
 
-def _parsed(head: bytes) -> Any:
-    import pefile  # type: ignore[import-untyped]
-
-    try:
-        return pefile.PE(data=head, fast_load=True)
-    except Exception as error:  # its own, and on odd bytes those of struct and others
-        raise FormatError("the headers of the PE file cannot be read") from error
-
-
-def _sections(headers: Any, size_bytes: int) -> Iterator[PeSection]:
-    if len(headers.sections) != headers.FILE_HEADER.NumberOfSections:
-        raise FormatError("the PE file has fewer sections than it claims")
-    for header in headers.sections:
-        name = header.Name.rstrip(b"\0").decode("utf-8", "replace")
-        raw, virtual = header.SizeOfRawData, header.Misc_VirtualSize
-        offset = header.PointerToRawData if raw else 0
+def _sections(table: bytes, count: int, size_bytes: int) -> Iterator[PeSection]:
+    for number in range(count):
+        header = table[number * _SECTION_BYTES : (number + 1) * _SECTION_BYTES]
+        fields = _SECTION.unpack_from(header)
+        encoded, virtual, address, raw, position, characteristics = fields
+        offset = position if raw else 0
         if offset + raw > size_bytes:
             raise FormatError(
                 f"a section of the PE file ends at byte {offset + raw}, the file at {size_bytes}"
             )
         # What is padding to the file's alignment, the loader does not see.
         size = min(raw, virtual) if virtual else raw
-        yield PeSection(
-            name, offset, size, raw, virtual, header.VirtualAddress, header.Characteristics
-        )
+        name = printable(encoded.rstrip(b"\0").decode("utf-8", "replace"))
+        yield PeSection(name, offset, size, raw, virtual, address, characteristics)
 
 
 def _certificates(source: Source, offset: int, length: int) -> Iterator[PeCertificate]:
