@@ -14,8 +14,6 @@ from typing import Any, Final
 from local_imager.build.request import EngineInfo, ImagerRequest
 
 LABEL_PREFIX: Final = "io.local-imager."
-# Used when the caller is root: an id without an account, a home or files anywhere.
-UNPRIVILEGED_ID: Final = 65532
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ def container_user(engine: EngineInfo) -> ContainerUser:
     if engine.rootless:
         return ContainerUser("0:0", uid, gid)
     if uid == 0:
-        uid = gid = UNPRIVILEGED_ID
+        uid = gid = engine.unprivileged_id
     return ContainerUser(f"{uid}:{gid}", uid, gid)
 
 
@@ -105,6 +103,7 @@ def _host_config(
         "Memory": limits.memory_bytes if engine.limits_memory else 0,
         # As much as Memory: no swap on top, so the limit is one number that can be explained.
         "MemorySwap": limits.memory_bytes if engine.limits_memory else 0,
+        "CpusetCpus": engine.cpuset,
         "Ulimits": [_file_size_limit(limits.max_file_bytes)],
         "Tmpfs": _tmpfs(request),
         "Mounts": [_mount(target, *source) for target, source in sorted(mounts.items())],

@@ -35,6 +35,9 @@ OUTPUT_ROOT: Final = "/out/files"
 DISK_ROOT: Final = "/disk/files"
 KEY_ROOT: Final = "/secureboot"
 
+# Used when the caller is root: an id without an account, a home or files anywhere.
+UNPRIVILEGED_ID: Final = 65532
+
 MIB: Final = 1024 * 1024
 GIB: Final = 1024 * MIB
 
@@ -118,7 +121,11 @@ Storage = Literal["classic", "containerd", "podman"]
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What the engine says of itself, as far as a build depends on it."""
+    """What the engine says of itself, as far as a build depends on it.
+
+    The last two are choices of a runner: the id that root's containers run as, and the processors
+    that they may use (all, when empty).
+    """
 
     name: str
     version: str
@@ -134,6 +141,8 @@ class EngineInfo:
     cgroup_version: str = ""
     limits_memory: bool = True
     endpoint: str = ""
+    unprivileged_id: int = UNPRIVILEGED_ID
+    cpuset: str = ""
 
 
 class ImagerFailed(BuildError):

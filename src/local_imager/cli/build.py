@@ -43,6 +43,11 @@ def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str
 )
 @click.option("--timeout", "timeout_s", type=int, metavar="S", help="Seconds a build may take.")
 @click.option("--rebuild", is_flag=True, help="Build also what the store has already.")
+@click.option(
+    "--verify-reproducible",
+    is_flag=True,
+    help="Build all of it again in other surroundings and compare (exit status 4: it differs).",
+)
 @click.option("--dry-run", is_flag=True, help="Only show the plan, as `plan` does.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
@@ -57,6 +62,7 @@ def build(
     exact: bool,
     offline: bool,
     rebuild: bool,
+    verify_reproducible: bool,
     dry_run: bool,
     locked: str | None,
     as_json: bool,
@@ -99,12 +105,23 @@ def build(
         lock=read_locked(locked),
     )
     results = app.factory.build(order)
+    documents = [result.as_dict() for result in results]
+    if not as_json:
+        _print_table(results)
+    answers = None
+    if verify_reproducible:
+        from local_imager.cli import reproduce
+
+        answers = reproduce.verified(app, order, results)
+        documents = reproduce.with_answers(documents, answers)
+        if not as_json:
+            reproduce.print_answers(answers)
     if as_json:
         import json
 
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
-    else:
-        _print_table(results)
+        click.echo(json.dumps(documents, indent=2))
+    if answers is not None:
+        ctx.exit(reproduce.exit_code(answers))
 
 
 def _print_table(results: Sequence[BuildResult]) -> None:

@@ -1,0 +1,155 @@
+"""What was built is built again elsewhere, and the answer is kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from local_imager.build.container import container_options, container_user
+from local_imager.build.request import EngineInfo, ImagerRequest
+from local_imager.build.runner import DockerRunner
+from local_imager.cli import reproduce as shown
+from local_imager.deliver import reproduce
+from local_imager.deliver.reproduce import (
+    ARTIFACT_REPRODUCTION,
+    OtherSurroundings,
+    Reproduction,
+    verify_reproducible,
+)
+from local_imager.oci.model import Digest
+from local_imager.pipeline import BuildOrder, Factory
+from local_imager.schematic.parse import parse_schematic
+from tests.addedsegments import packed_extensions
+from tests.fakerunner import ENGINE, FakeRunner
+from tests.unit.pipeline.test_factory import settings_for
+from tests.unit.sources.test_upstream import World
+
+SECRET = parse_schematic(b"customization: {extraKernelArgs: [key=hunter2]}\n")
+ASSETS = ("metal-amd64-uki.efi", "kernel-amd64", "initramfs-amd64.xz")
+Imager = Callable[[ImagerRequest, tuple[str, ...]], tuple[str, ...]]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(reproduce, "_APART_S", 0.0)
+    return World(tmp_path)
+
+
+def imager_of(day: int) -> Imager:
+    """An imager whose kernels know the day; everything else follows from its inputs."""
+
+    def imager(request: ImagerRequest, _: tuple[str, ...]) -> tuple[str, ...]:
+        (name,) = request.outputs
+        target = request.output_dir / name
+        if name.startswith("initramfs"):
+            target.write_bytes(packed_extensions(request))
+        elif name.startswith("kernel"):
+            target.write_bytes(b"kernel of day %d" % day)
+        else:
+            given = json.loads(request.stdin)["input"]["initramfs"]["path"]
+            assert request.input_dir is not None
+            target.write_bytes((request.input_dir / given.removeprefix("/in/")).read_bytes())
+        return ("cat",)
+
+    return imager
+
+
+def answers(world: World, day: int = 1, *assets: str) -> tuple[Factory, list[Reproduction]]:
+    factory = Factory(settings_for(world), runner=FakeRunner(imager_of(1)))
+    order = BuildOrder(SECRET, "v1.13.0", assets or ASSETS)
+    results = factory.build(order)
+    runner = FakeRunner(imager_of(day))
+    found = verify_reproducible(factory, order, results, runner=runner)
+    assert [request.subject for request in runner.requests]  # nothing was taken from the first
+    return factory, found
+
+
+def test_equal_builds_are_told_and_kept(world: World) -> None:
+    factory, found = answers(world)
+    assert [(one.asset, one.equal) for one in found] == [(asset, True) for asset in ASSETS]
+    assert shown.exit_code(found) == 0
+    for asset in factory.store.assets():
+        (document,) = factory.store.read_referrers(asset, ARTIFACT_REPRODUCTION)
+        told = json.loads(document)
+        assert (told["equal"], told["digest"]) == (True, str(asset.digest))
+        assert "store" in told["varied"] and "workers" in told["varied"]
+        assert str(world.path) not in document.decode()
+        assert b"hunter2" not in document
+    assert not list(factory.store.work_dir.iterdir())
+
+
+def test_a_difference_is_found_and_kept(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "_compared", lambda *_: None)
+    factory, found = answers(world, 2, "kernel-amd64", "metal-amd64-uki.efi")
+    kernel, uki = found
+    assert uki.equal and not kernel.equal
+    assert kernel.first_offset == len("kernel of day ")
+    stored = factory.store.show(str(kernel.digest))
+    (document,) = factory.store.read_referrers(stored, ARTIFACT_REPRODUCTION)
+    assert json.loads(document)["equal"] is False
+    assert shown.exit_code(found) == 4
+    shown.print_answers(found)
+    text = capsys.readouterr().out
+    assert "differs from byte 14 on" in text and "the same bytes" in text
+
+
+def test_each_result_in_json_has_its_answer(world: World) -> None:
+    _, found = answers(world)
+    documents = shown.with_answers([{"asset": one.asset} for one in found], found)
+    assert [document["reproducible"]["equal"] for document in documents] == [True] * 3
+    json.dumps(documents)
+
+
+def test_where_parts_differ_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    difference: Any = SimpleNamespace(path="ESP/x.efi", what="the signature", noise="signing-time")
+    comparison: Any = SimpleNamespace(
+        differences=(difference,), verdict=SimpleNamespace(word="named-noise")
+    )
+    one = Reproduction(
+        "a.iso", Digest.of(b"1"), Digest.of(b"2"), {}, (), 3.0, 7, comparison=comparison
+    )
+    shown.print_answers([one])
+    text = capsys.readouterr().out
+    assert "named-noise" in text and "ESP/x.efi: the signature (known noise: signing-time)" in text
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "offset"),
+    [
+        (b"abc", b"abd", 2),
+        (b"abc", b"ab", 2),
+        (b"", b"a", 0),
+        (b"x" * 3000000 + b"a", b"x" * 3000000 + b"b", 3000000),
+    ],
+)
+def test_the_first_difference_is_found(
+    tmp_path: Path, left: bytes, right: bytes, offset: int
+) -> None:
+    paths = tmp_path / "left", tmp_path / "right"
+    for path, data in zip(paths, (left, right), strict=True):
+        path.write_bytes(data)
+    assert reproduce._first_difference(*paths) == offset
+
+
+def test_the_other_surroundings_reach_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    found: list[EngineInfo] = []
+    for rootless in (False, True):
+        plain = EngineInfo("Docker", "", "", "linux", "amd64", "classic", rootless=rootless)
+        monkeypatch.setattr(DockerRunner, "info", lambda _self, plain=plain: plain)
+        monkeypatch.setattr(DockerRunner, "__init__", lambda _self: None)
+        found.append(OtherSurroundings().info())
+    other, rootless_one = found
+    assert container_user(other).inside != container_user(ENGINE).inside
+    request = ImagerRequest("x", "sha256:0", ("/bin/imager",), frozenset({"x"}), Path("out"))
+    for engine, cpuset in ((other, "0"), (rootless_one, ""), (ENGINE, "")):
+        options = container_options(request, engine, {}, {})
+        assert options["HostConfig"]["CpusetCpus"] == cpuset
+    assert container_user(rootless_one).inside == "0:0"
