@@ -74,7 +74,8 @@ class CpioEntry:
     """One entry as it passes: take the content with :meth:`chunks` before the next entry.
 
     ``name`` is the name's bytes as they are written, ``offset`` where the header begins in the
-    stream. What is not taken is skipped.
+    stream. What is not taken is skipped. Of a hard link's names only one has the content, in most
+    archives the last.
     """
 
     def __init__(self, reading: _Stream, offset: int, header: CpioHeader, name: bytes) -> None:
@@ -122,14 +123,16 @@ class CpioEntry:
     def chunks(self) -> Iterator[bytes]:
         """Yield the content, or what is left of it; a wrong checksum raises at its end."""
         total = 0
-        whole = self._left == self.header.size_bytes
+        # cpio sums up files only, and the kernel asks for no other sum.
+        whole = self._left == self.header.size_bytes and self.kind == "file"
+        summed = self.header.has_checksum and whole and self._left > 0
         while self._left:
             piece = self._reading.some(self._left)
             self._left -= len(piece)
-            if self.header.has_checksum:
+            if summed:
                 total += sum(piece)
             yield piece
-        if self.header.has_checksum and whole and total & 0xFFFFFFFF != self.header.check:
+        if summed and total & 0xFFFFFFFF != self.header.check:
             raise FormatError("the content of a cpio entry does not have the sum in its header")
 
     def finish(self) -> None:
