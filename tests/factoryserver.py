@@ -285,7 +285,11 @@ def factory_server(**state: Any) -> Iterator[FactoryServer]:
     class Handler(_Handler):
         pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            """Clients that are killed go away without a word; nothing is printed of it."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         Handler.factory = FactoryServer(f"127.0.0.1:{server.server_address[1]}", **state)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

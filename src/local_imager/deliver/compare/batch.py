@@ -197,7 +197,7 @@ def compare_batch(
     where = Against.parse(against, assets)
     known = str(schematic_id(order.schematic))
     if upload:
-        _refuse_useless_upload(where)
+        _refuse_useless_upload(where, context)
         context.client.upload(order.schematic)
     before = _stored_before(order, known, assets, factory) if where.text == STORE else {}
     batch = _Batch(order, where, known, factory, context, before, limit, sink)
@@ -205,8 +205,10 @@ def compare_batch(
     return BatchResult(known, order.version, against, strict, entries)
 
 
-def _refuse_useless_upload(where: Against) -> None:
-    if where.text != PREFIX and not where.text.startswith(PREFIX):
+def _refuse_useless_upload(where: Against, context: SideContext) -> None:
+    if context.offline:
+        raise InputError("--upload and --offline do not go together", hint="leave one of them away")
+    if not where.text.startswith(PREFIX):
         raise InputError(
             "--upload sends the schematic to a factory, and --against names none",
             hint="add --against factory:",

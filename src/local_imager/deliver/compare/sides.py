@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from local_imager.deliver.compare.address import PREFIX, FactoryAsset, factory_address
-from local_imager.errors import InputError, NotFound
+from local_imager.errors import InputError, NotFound, StoreError
 from local_imager.events import NULL_SINK, EventSink
 from local_imager.oci.host import host_arch
 from local_imager.oci.model import Reference
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 SideKind = Literal["file", "asset", "foreign", "factory", "image"]
 UNVERIFIED: Final = "unverified: nobody vouches for these bytes"
+_FILE_URL: Final = re.compile(
+    r"(https?://[^\s?#]+)/image/([0-9a-f]{64}/v[0-9A-Za-z.-]+/[0-9A-Za-z.-]+)"
+)
 _FORMS: Final = (
     "give a file, an asset as `store ls` shows it, factory:ID/VERSION/ASSET, "
     "or an image with its tag or digest"
@@ -42,8 +46,8 @@ class Side:
     """One side, ready to be read.
 
     ``asked`` is what the user wrote, ``name`` what the file is called, ``trust`` a sentence about
-    who vouches for the bytes (empty for a file of the user's own). ``stored`` is the asset when it
-    is one of the store: what results are attached to.
+    who vouches for the bytes (empty for the user's own files and assets). ``stored`` is the asset
+    when it is one of the store: what results are attached to.
     """
 
     asked: str
@@ -151,12 +155,18 @@ def _in_store(name: str, asked: str, context: SideContext) -> Side | None:
     except NotFound:
         foreign = find_foreign(context.store.layout, name)
         return None if foreign is None else of_foreign(asked, "foreign", foreign)
+    if not context.store.layout.intact(asset.digest, asset.size_bytes):
+        raise StoreError(
+            f"{asset.asset} in the store does not have the bytes of its digest any more",
+            hint="somebody wrote into it or an exported link; `local-imager store fsck --repair` "
+            "removes it, then build it again",
+        )
     return of_asset(asked, asset)
 
 
 def of_asset(asked: str, asset: StoredAsset) -> Side:
     """Return an asset of the store as a side."""
-    return Side(asked, "asset", asset.asset, asset.path, "built here", asset.name, asset)
+    return Side(asked, "asset", asset.asset, asset.path, "", asset.name, asset)
 
 
 def of_foreign(asked: str, kind: SideKind, foreign: ForeignFile, trust: str = UNVERIFIED) -> Side:
@@ -197,6 +207,13 @@ def _of_image(text: str, reference: Reference, context: SideContext) -> Side:
 
 
 def _nothing_fits(text: str, context: SideContext) -> InputError:
+    address = _FILE_URL.fullmatch(text)
+    if address:
+        return InputError(
+            f"{text[:200]!r} is a web address, which is no side",
+            hint=f"write factory:{address[2]} --factory {address[1]}",
+            code="no-side",
+        )
     near = _near_files(text) or _near_assets(text, context)
     hint = f"did you mean {', '.join(near)}?" if near else _FORMS
     return InputError(

@@ -177,6 +177,14 @@ def test_a_schematic_that_the_factory_does_not_know_is_sent_when_asked_for(
         run("store", upload=True)
 
 
+def test_nothing_is_sent_offline(run: Run, builder: Builder, server: FactoryServer) -> None:
+    context = SideContext(Settings(factory_url=server.url), lambda: builder.store, offline=True)
+    order = BuildOrder(SCHEMATIC, "v1.13.0", (METAL,))
+    with pytest.raises(InputError, match="do not go together"):
+        compare_batch(order, "factory:", cast(Factory, builder), context, upload=True)
+    assert server.requests == [] and builder.orders == []
+
+
 @pytest.mark.parametrize("place", ["{asset}", "v1.13.0/{asset}", "{short}/v1.13.0/{asset}"])
 def test_a_directory_of_files(run: Run, tmp_path: Path, place: str) -> None:
     for asset, text in TEXTS.items():

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from local_imager.deliver.compare.address import FactoryAsset, factory_address
+from local_imager.deliver.compare.address import FactoryAsset
 from local_imager.deliver.compare.factory import FactoryClient
 from local_imager.errors import (
-    ExitCode,
     HostError,
-    InputError,
-    LocalImagerError,
     NotFound,
     SourceError,
 )
 from local_imager.events import Message, Progress, RecordingSink
-from local_imager.schematic.parse import parse_schematic
 from local_imager.store.foreign import foreign_files
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
@@ -124,6 +120,18 @@ def test_a_broken_connection_is_continued_in_the_same_run(
     asked = [said for _, target, said in ranges.requests if target.startswith("/cache/")]
     assert [said.get("range") for said in asked[:2]] == [None, f"bytes={CUT}-"]
     assert asked[1]["if-range"].startswith('"')
+
+
+def test_a_server_that_falls_silent_is_asked_for_the_rest(
+    ranges: FactoryServer, store: Store
+) -> None:
+    def after_the_pause(_seconds: float) -> None:
+        ranges.faults = Faults()
+
+    ranges.faults = Faults(stall_after=CUT)
+    reader = FactoryClient(ranges.url, sleep=after_the_pause, timeout_s=0.3)
+    assert reader.fetch(store, ISO).path.read_bytes() == DATA
+    assert ranges.requests[-1][2]["range"] == f"bytes={CUT}-"
 
 
 def test_a_later_run_continues_what_one_left(ranges: FactoryServer, store: Store) -> None:
@@ -232,58 +240,6 @@ def test_a_busy_factory_is_asked_again(server: FactoryServer, store: Store) -> N
     assert any("no time now; trying again in 3.0 s" in text for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("wanted", "error", "code", "phrases"),
-    [
-        (
-            FactoryAsset("0" * 64, "v1.13.0", "kernel-amd64"),
-            NotFound,
-            "schematic-unknown",
-            ("does not know the schematic", "--upload", "POST /schematics"),
-        ),
-        (
-            FactoryAsset(ID, "v1.9.9", "kernel-amd64"),
-            NotFound,
-            "not-found",
-            ("failed to get kernel: version 1.9.9 is not available", "/versions"),
-        ),
-        (
-            FactoryAsset(ID, "v1.13.0", "metal-riscv64.iso"),
-            InputError,
-            "factory-refused",
-            ('invalid architecture: "riscv64"', "local-imager plan"),
-        ),
-        (
-            FactoryAsset(ID, "v1.13.0", "metal-amd64.iso.sha256"),
-            SourceError,
-            "factory-refused",
-            ("checksum endpoint is not available", "enterprise edition"),
-        ),
-        (
-            FactoryAsset(ID, "banana", "kernel-amd64"),
-            SourceError,
-            "factory-failed",
-            ("internal server error", "the factory's own log"),
-        ),
-    ],
-    ids=["schematic", "version", "path", "enterprise", "failure"],
-)
-def test_refusals_have_a_cause_and_a_hint(
-    server: FactoryServer,
-    store: Store,
-    wanted: FactoryAsset,
-    error: type[LocalImagerError],
-    code: str,
-    phrases: tuple[str, ...],
-) -> None:
-    with pytest.raises(error) as caught:
-        client(server).fetch(store, wanted)
-    assert caught.value.code == code
-    told = f"{caught.value.message} {caught.value.hint}"
-    assert all(phrase in told for phrase in phrases), told
-    assert len(server.requests) == 1  # a refusal is not tried again
-
-
 def test_more_than_any_boot_file_has_is_not_taken(server: FactoryServer, store: Store) -> None:
     with pytest.raises(SourceError, match="no boot file is that large"):
         client(server, max_bytes=CUT).fetch(store, ISO)
@@ -321,138 +277,7 @@ def test_two_at_once_fetch_it_once(ranges: FactoryServer, store: Store) -> None:
     assert check(store).clean
 
 
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        ((200, "Content-Type: text/html", b"<html>"), "web page"),
-        ((302, "Location: file:///etc/passwd", b""), "not safe"),
-        ((302, "Location: /image", b""), "in a circle"),
-        ((200, "X-Nothing: 1", b""), "sends nothing"),
-        ((206, "Content-Range: bytes 5-9/10", b"56789"), "another part"),
-        ((404, "X-Nothing: 1", b"\x1b[31mred\n\n\n\n"), "\ufffd[31mred"),
-        ((404, "X-Nothing: 1", b"<a/>"), "status 404"),
-        ((0, "", b"not http at all\r\n\r\n"), "cannot be reached"),
-    ],
-    ids=["page", "file", "circle", "empty", "part", "escape", "markup", "garbage"],
-)
-def test_strange_servers(
-    store: Store,
-    raw_server: Callable[[bytes], str],
-    answer: tuple[int, str, bytes],
-    problem: str,
-) -> None:
-    reader = FactoryClient(raw_server(http_bytes(*answer)), sleep=Naps())
-    with pytest.raises(SourceError, match=problem.replace("[", r"\[")):
-        reader.fetch(store, ISO)
-    assert foreign_files(store.layout) == ()
-
-
-def http_bytes(status: int, header: str, body: bytes) -> bytes:
-    """An answer as it goes over the wire; status 0 is the body alone."""
-    head = f"HTTP/1.1 {status} Said\r\n{header}\r\nContent-Length: {len(body)}\r\n\r\n"
-    return body if status == 0 else head.encode() + body
-
-
-@pytest.fixture
-def raw_server() -> Iterator[Callable[[bytes], str]]:
-    """Return a function that starts a server which answers every connection with these bytes."""
-    import socketserver
-
-    servers: list[socketserver.TCPServer] = []
-
-    def start(data: bytes) -> str:
-        class Handler(socketserver.BaseRequestHandler):
-            def handle(self) -> None:
-                self.request.recv(65536)
-                self.request.sendall(data)
-
-        server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        threading.Thread(
-            target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def test_nobody_there_and_no_tls_are_told_apart(store: Store, server: FactoryServer) -> None:
-    with pytest.raises(SourceError, match="cannot be reached") as caught:
-        FactoryClient("http://127.0.0.1:1", sleep=Naps()).fetch(store, ISO)
-    assert "--factory" in caught.value.hint and caught.value.code == "unreachable"
-    with pytest.raises(SourceError) as caught:
-        FactoryClient(f"https://{server.address}", sleep=Naps()).fetch(store, ISO)
-    assert caught.value.code == "tls" and "http://" in caught.value.hint
-
-
-def test_a_proxy_that_is_not_there_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    monkeypatch.setenv("NO_PROXY", "")
-    with pytest.raises(SourceError) as caught:
-        FactoryClient("http://factory.example", sleep=Naps()).fetch(store, ISO)
-    assert "proxy" in caught.value.hint
-
-
 def test_offline_only_the_store_is_asked(store: Store, server: FactoryServer) -> None:
     with pytest.raises(NotFound, match="offline nothing is fetched"):
         client(server).fetch(store, ISO, offline=True)
     assert server.requests == []
-
-
-SCHEMATIC = parse_schematic(b"customization:\n  extraKernelArgs: [a<b>&c]\n")
-
-
-def test_a_schematic_is_sent_only_when_asked_for(server: FactoryServer, store: Store) -> None:
-    known = client(server).upload(SCHEMATIC)
-    assert server.asked("POST") == ["/schematics"]
-    server.serve(known, "v1.13.0", {"kernel-amd64": b"kernel"})
-    got = client(server).fetch(store, FactoryAsset(known, "v1.13.0", "kernel-amd64"))
-    assert got.path.read_bytes() == b"kernel"
-
-
-def test_a_factory_that_gives_another_id_is_told(
-    store: Store, raw_server: Callable[[bytes], str]
-) -> None:
-    wrong = http_bytes(201, "X-Nothing: 1", b'{"id":"beef","schematic":""}')
-    with pytest.raises(SourceError, match="another ID") as caught:
-        FactoryClient(raw_server(wrong)).upload(SCHEMATIC)
-    assert caught.value.code == "schematic-differs"
-    refused = http_bytes(400, "X-Nothing: 1", b"no such field\n")
-    with pytest.raises(SourceError, match="no such field"):
-        FactoryClient(raw_server(refused)).upload(SCHEMATIC)
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("https://factory.talos.dev/", "https://factory.talos.dev"),
-        ("factory.lan:8080/sub", "https://factory.lan:8080/sub"),
-        ("http://factory.lan", "http://factory.lan"),
-        ("localhost:8080", "http://localhost:8080"),
-        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("[::1]:8080", "http://[::1]:8080"),
-        ("127.0.0.1.example", "https://127.0.0.1.example"),
-    ],
-)
-def test_addresses(text: str, wanted: str) -> None:
-    assert factory_address(text) == wanted
-
-
-def test_plain_http_is_spoken_when_the_settings_say_so() -> None:
-    assert factory_address("factory.lan", plain_http=True) == "http://factory.lan"
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "ftp://h.example", "https://", "https://me:pw@h.example", "https://h.example/?q=1",
-     "https://h.example/#a", "https://[::1", "h.example/a b", "https://h.example/\n"],
-)  # fmt: skip
-def test_no_addresses(text: str) -> None:
-    with pytest.raises(InputError) as caught:
-        factory_address(text)
-    assert caught.value.exit_code == ExitCode.INPUT_INVALID
-    assert "pw" not in caught.value.message

@@ -56,6 +56,12 @@ def server() -> Iterator[FactoryServer]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def http() -> Iterator[httpx.Client]:
+    with httpx.Client() as client:
+        yield client
+
+
 def _text_of(schematic: str) -> str:
     target = f"/schematics/{schematic}"
     return next(str(one["body"]) for one in GOLDEN["exchanges"] if one["target"] == target)
@@ -67,9 +73,11 @@ def test_enough_exchanges_are_held_against_it() -> None:
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES, ids=named)
-def test_answers_as_the_real_factory(server: FactoryServer, exchange: dict[str, Any]) -> None:
+def test_answers_as_the_real_factory(
+    server: FactoryServer, http: httpx.Client, exchange: dict[str, Any]
+) -> None:
     server.redirect = exchange["setup"] == "cached-redirect"
-    answer = httpx.request(
+    answer = http.request(
         exchange["method"],
         server.url + exchange["target"],
         content=exchange.get("request_body", "").encode(),
@@ -80,24 +88,26 @@ def test_answers_as_the_real_factory(server: FactoryServer, exchange: dict[str, 
     assert {name: answer.headers.get(name) for name in wanted} == wanted
     assert ("X-Request-Id" in answer.headers) == ("X-Request-Id" in exchange["headers"])
     if answer.status_code == 302:
-        there = httpx.get(answer.headers["Location"])
+        there = http.get(answer.headers["Location"])
         assert (there.status_code, there.content) == (200, b"0123456789")
     elif exchange["method"] != "HEAD":
         assert answer.text == exchange["body"]
 
 
-def test_only_the_place_that_it_redirects_to_knows_ranges(server: FactoryServer) -> None:
+def test_only_the_place_that_it_redirects_to_knows_ranges(
+    server: FactoryServer, http: httpx.Client
+) -> None:
     url = f"{server.url}/image/{IDS['vanilla']}/v1.13.0/metal-amd64.iso"
     part = {"Range": "bytes=4-"}
     server.redirect = False
-    plain = httpx.get(url, headers=part)
+    plain = http.get(url, headers=part)
     assert (plain.status_code, plain.content) == (200, b"0123456789")
     assert "ETag" not in plain.headers
     server.redirect = True
-    ranged = httpx.get(url, headers=part, follow_redirects=True)
+    ranged = http.get(url, headers=part, follow_redirects=True)
     assert (ranged.status_code, ranged.content) == (206, b"456789")
     assert ranged.headers["Content-Range"] == "bytes 4-9/10"
     other = {**part, "If-Range": '"another"'}
-    assert httpx.get(url, headers=other, follow_redirects=True).status_code == 200
-    past = httpx.get(url, headers={"Range": "bytes=10-"}, follow_redirects=True)
+    assert http.get(url, headers=other, follow_redirects=True).status_code == 200
+    past = http.get(url, headers={"Range": "bytes=10-"}, follow_redirects=True)
     assert past.status_code == 416

@@ -12,7 +12,7 @@ import pytest
 
 from local_imager.deliver.compare.address import FactoryAsset
 from local_imager.deliver.compare.sides import SideContext, open_side
-from local_imager.errors import InputError, NotFound, SchematicError
+from local_imager.errors import InputError, NotFound, SchematicError, StoreError
 from local_imager.oci.model import Reference
 from local_imager.settings import Settings
 from local_imager.store.foreign import foreign_files
@@ -82,6 +82,15 @@ def test_an_asset_is_found_as_store_show_names_it(context: SideContext, store: S
         assert (side.kind, side.path, side.stored) == ("asset", asset.path, asset)
 
 
+def test_an_asset_that_somebody_wrote_into_is_refused(context: SideContext, store: Store) -> None:
+    asset = put(store)
+    asset.path.chmod(0o600)
+    asset.path.write_bytes(bytes(asset.size_bytes))
+    with pytest.raises(StoreError, match="any more") as caught:
+        open_side(asset.name, context)
+    assert "fsck --repair" in caught.value.hint
+
+
 def test_store_means_the_store_alone(
     context: SideContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +136,10 @@ def test_a_schematic_file_stands_for_its_id(context: SideContext, tmp_path: Path
         ("factory:nowhere.yaml/v1.13.0/metal-amd64.iso", ("neither", "the schematic's file")),
         ("no/such/file.iso", ("no file, no asset", "give a file")),
         ("ghcr.io/siderolabs/installer", ("no file, no asset", "tag or digest")),
+        (
+            f"https://f.example/sub/image/{ID}/v1.13.0/kernel-amd64",
+            ("web address", f"factory:{ID}/v1.13.0/kernel-amd64 --factory https://f.example/sub"),
+        ),
         ("", ("no file, no asset",)),
         ("a\0b", ("no file, no asset",)),
     ],
