@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
+import json
 import lzma
 import struct
+import tarfile
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -149,3 +153,31 @@ def talos_disk(image: bytes | None = None, values: Mapping[int, str] | None = No
     }
     esp = small_fat32(files, clusters=max(2000, len(found) // 512 + 200))
     return disk([("EFI", esp), ("META", meta(values if values is not None else {10: "ten"}))])
+
+
+def tar(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar archive without times or owners."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def docker_archive(files: Mapping[str, bytes], *, version: str = "v1.13.0") -> bytes:
+    """Return an image with one packed layer, as the imager writes installers."""
+    plain = tar(files)
+    layer = gzip.compress(plain, mtime=0)
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Labels": {"alpha.talos.dev/version": version}},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(plain).hexdigest()}"]},
+    }
+    document = json.dumps(config).encode()
+    name = f"sha256:{hashlib.sha256(document).hexdigest()}"
+    manifest = [{"Config": name, "RepoTags": ["installer:v1"], "Layers": ["layer.tar.gz"]}]
+    listed = json.dumps(manifest).encode()
+    return tar({name: document, "layer.tar.gz": layer, "manifest.json": listed})
