@@ -10,6 +10,7 @@ from tests.fuzz import (
     bundles,
     certificates,
     deltas,
+    diskfiles,
     documents,
     registries,
     signatures,
@@ -29,6 +30,7 @@ HARNESSES: Final[dict[str, Harness]] = {
         bundles,
         deltas,
         bootfiles,
+        diskfiles,
     )
     for harness in module.HARNESSES
 }

@@ -31,6 +31,7 @@ from tests.bundlefiles import (
 )
 from tests.fuzz.bootseeds import bootfiles
 from tests.fuzz.deltas import BASE, METHODS, Memory
+from tests.fuzz.diskseeds import diskfiles
 from tests.fuzz.driver import CORPUS
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
 
@@ -263,6 +264,7 @@ def main() -> None:
         bundles,
         deltas,
         bootfiles,
+        diskfiles,
     ):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
