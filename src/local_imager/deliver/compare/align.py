@@ -11,6 +11,10 @@ from local_imager.deliver.inspect.parts import Part
 Pair = tuple[Part | None, Part | None]
 # Containers whose only meaningful child is the thing itself; a path does not name that child.
 WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk", "ova"})
+# Of these, two that are alone in their kind belong together whatever they are called.
+_KNOWN_ALONE: Final = frozenset(
+    {"uki", "kernel", "initramfs", "iso", "disk", "squashfs", "erofs", "partition", "cpio", "meta"}
+)
 # Names of these are numbers in order: an archive put in front moves all others.
 _NUMBERED: Final = frozenset({"initramfs"})
 
@@ -78,10 +82,10 @@ def _bytes_of(part: Part, side: int) -> object:
 
 def _alone_key(part: Part, side: int) -> object:
     """Pair what was renamed and altered, where there is no doubt what belongs together."""
-    if part.kind in ("file", "data", "directory", "link", "special", "document"):
-        suffix = part.name.rpartition(".")[2] if "." in part.name else ""
+    if part.kind in ("file", "data", "document", "pe"):
+        suffix = part.name.rpartition(".")[2] if "." in part.name[1:] else ""
         return (part.kind, suffix) if suffix else None
-    return (part.kind, content_kind(part))
+    return (part.kind, content_kind(part)) if part.kind in _KNOWN_ALONE else None
 
 
 def _match(

@@ -32,6 +32,9 @@ def expected_verdict(
     store. When the inputs are seen to differ, so will the files.
     """
     differing = [words for key, words in _INPUTS if _differ(left.get(key), right.get(key))]
+    states = [(side.get("secure_boot") or {}).get("state") for side in (left, right)]
+    if _differ(*states):
+        differing.append("Secure Boot signatures")
     if differing:
         return Verdict.DIFFERENT, f"the {_listed(differing)} differ, so the files have to"
     verdict, because = _by_kind(left, right, left_made_by, right_made_by)

@@ -12,6 +12,8 @@ from local_imager.deliver.inspect.parts import Fact, Part
 PACKING_FACTS: Final = frozenset(
     {"packing", "check", "xz_check", "compression", "block_bytes", "block_size"}
 )
+# Facts of an entry in a directory: they say nothing about the bytes, and no byte follows from them.
+ENTRY_FACTS: Final = frozenset({"mode", "uid", "gid", "mtime", "link_target"})
 # Facts that are computed from other bytes: kind -> (names, whether the cause may be a sibling).
 DERIVED_FACTS: Final[Mapping[str, tuple[frozenset[str], bool]]] = {
     "pe": (frozenset({"checksum"}), False),
@@ -23,8 +25,8 @@ DERIVED_FACTS: Final[Mapping[str, tuple[frozenset[str], bool]]] = {
     "squashfs": (frozenset({"inodes"}), False),
     "erofs": (frozenset({"inodes"}), False),
     "disk": (frozenset({"faults"}), False),
-    "layer": (frozenset({"diff_id", "digest"}), False),
-    "oci-image": (frozenset({"image_id", "config", "manifest"}), False),
+    "layer": (frozenset({"diff_id"}), False),
+    "oci-image": (frozenset({"config_digest"}), False),
 }
 FACT_WORDS: Final[Mapping[str, str]] = {
     "mode": "file mode",

@@ -47,3 +47,14 @@ def join(path: str, name: str) -> str:
 def lies_in(path: str, scope: str) -> bool:
     """Say whether a path is a scope or lies below it."""
     return not scope or path == scope or path.startswith(scope + "/")
+
+
+def volume_of(finding: Finding) -> str:
+    """Return the path of the archive, file system or other part that an entry lies in."""
+    depth = 0
+    for left, _ in reversed(finding.holders):
+        if left.kind != "directory":
+            break
+        depth += 1
+    names = finding.path.split("/")
+    return "/".join(names[: max(len(names) - 1 - depth, 0)])

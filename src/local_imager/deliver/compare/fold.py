@@ -12,7 +12,8 @@ from typing import Final
 
 from local_imager.deliver.compare.align import Spelling, content_kind
 from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_extensions
-from local_imager.deliver.compare.finding import Finding, lies_in
+from local_imager.deliver.compare.factwords import ENTRY_FACTS
+from local_imager.deliver.compare.finding import Finding, lies_in, volume_of
 from local_imager.deliver.compare.meaning_diff import MODULES_EXTENSION, SCHEMATIC_EXTENSION
 from local_imager.deliver.compare.noise import CONTENT, kinds_of
 from local_imager.deliver.compare.semantic import Semantic
@@ -21,17 +22,23 @@ from local_imager.deliver.compare.semantic import Semantic
 _TOTAL: Final = frozenset({"kind", "system", "version", "arch"})
 # Where signatures and the keys for them lie.
 _SIGNED_SECTIONS: Final = frozenset({".pcrsig", ".pcrpkey"})
+_PCR_FACTS: Final = frozenset({"pcr_policies", "pcr_verifies"})
+_KEY_SUFFIXES: Final = (".auth", ".esl", ".der", ".cer", ".crt", ".pem")
 _KERNEL_PLACES: Final = frozenset({".linux", ".uname"})
 
 
 @dataclass(slots=True)
 class Headline:
-    """A difference on top: in meaning, or (``semantic`` None) of a part, with what follows."""
+    """A difference on top: in meaning, or (``semantic`` None) of a part, with what follows.
+
+    ``alike`` are the same difference in other entries of one archive or file system.
+    """
 
     semantic: Semantic | None = None
     finding: Finding | None = None
     parts: list[Finding] = field(default_factory=list)
     meanings: list[Semantic] = field(default_factory=list)
+    alike: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,25 @@ def fold(
     for finding in findings:
         if finding.group == "derived":
             folder.derived(finding, lesser)
-    return folder.headlines, [*lesser, *folder.lesser]
+    return _grouped(folder.headlines), [*lesser, *folder.lesser]
+
+
+def _grouped(headlines: Sequence[Headline]) -> list[Headline]:
+    """Put the same difference of many entries (an owner, a mode) below the first of them."""
+    groups: dict[tuple[object, ...], Headline] = {}
+    kept = []
+    for headline in headlines:
+        one = headline.finding
+        if one is None or headline.parts or one.fact not in ENTRY_FACTS:
+            kept.append(headline)
+            continue
+        key = (one.fact, one.change, one.values, volume_of(one))
+        if key in groups:
+            groups[key].alike.append(one)
+        else:
+            groups[key] = headline
+            kept.append(headline)
+    return kept
 
 
 def _topic(headline: Headline) -> str:
@@ -97,10 +122,10 @@ class _Folder:
     def derived(self, finding: Finding, lesser: Sequence[Finding]) -> None:
         """Put a derived difference where its cause is; on top when it has none."""
         for cause, owner in self._causes:
-            if lies_in(cause.path, finding.scope) and cause is not finding:
+            if _explains(cause, finding):
                 owner.parts.append(finding)
                 return
-        inside = [one for one in lesser if finding.lessens and lies_in(one.path, finding.scope)]
+        inside = [one for one in lesser if finding.lessens and _explains(one, finding)]
         if not inside:
             self.headlines.append(Headline(finding=finding))
         elif any(one.group == "noise" for one in inside):
@@ -119,9 +144,12 @@ class _Folder:
         if topic == "kernel-version":
             return _last(finding.path) in _KERNEL_PLACES or "kernel" in _kinds(finding)
         if topic == "secure-boot":
-            return self._is_signature(finding)
+            return _of_signing(semantic, finding)
         if topic == "boot":
-            return "boot-entry" in _kinds(finding) or "unpartitioned" in _kinds(finding)
+            return bool({"boot-entry", "unpartitioned"} & _kinds(finding))
+        if topic == "argument" and semantic.key == "entry":
+            # A whole boot entry is on one side only, and so is the directory that it lies in.
+            return finding.fact == "presence" and lies_in(semantic.path, finding.path)
         if topic == "extension":
             return self._of_extension(semantic, finding) or self._is_list(finding)
         if topic == "meta":
@@ -129,11 +157,6 @@ class _Folder:
         if topic == "schematic":
             return self._in_image(SCHEMATIC_EXTENSION, finding) or self._is_list(finding)
         return False
-
-    def _is_signature(self, finding: Finding) -> bool:
-        if "pe-signature" in _kinds(finding) or _last(finding.path) in _SIGNED_SECTIONS:
-            return True
-        return any(name.endswith(".auth") for name in (finding.path, finding.right_path))
 
     def _is_meta(self, semantic: Semantic, finding: Finding) -> bool:
         within = [pair[0] for pair in finding.holders] + [finding.left or finding.right]
@@ -187,6 +210,26 @@ class _Folder:
         return None
 
 
+def _of_signing(semantic: Semantic, finding: Finding) -> bool:
+    """Cover signatures, the signed PCR policy and its place in a UKI, and keys to enrol."""
+    kinds, name = _kinds(finding), _last(finding.path)
+    if semantic.key in ("state", "signers"):
+        return "pe-signature" in kinds
+    if semantic.key == "pcr_signed":
+        in_uki = any("uki" in kinds_of(pair[0]) for pair in finding.holders)
+        moved = name == ".profile" or name.startswith("profile ")
+        return (
+            (in_uki and finding.fact == "presence" and (moved or name in _SIGNED_SECTIONS))
+            or (in_uki and name in _SIGNED_SECTIONS)
+            or finding.fact in _PCR_FACTS
+        )
+    part = finding.left or finding.right
+    if semantic.key != "enrols" or part is None:
+        return False
+    files = [one.name for _, one in part.walk() if one.kind != "directory"]
+    return bool(files) and all(one.endswith(_KEY_SUFFIXES) for one in files)
+
+
 def differing_words(
     left: Sequence[str], right: Sequence[str], gone: set[str], come: set[str]
 ) -> set[str] | None:
@@ -210,6 +253,16 @@ def differing_words(
         else:
             return None
     return used
+
+
+def _explains(cause: Finding, finding: Finding) -> bool:
+    """Say whether a difference may be why a derived one is there.
+
+    It lies within the scope; a mode or time of the very part in question changes no byte of it.
+    """
+    if cause is finding or not lies_in(cause.path, finding.scope):
+        return False
+    return cause.fact not in ENTRY_FACTS or cause.path != finding.scope
 
 
 def lessened(finding: Finding, group: str) -> Finding:

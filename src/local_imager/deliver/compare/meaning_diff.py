@@ -74,7 +74,12 @@ def _secure_boot(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[
     for key, what in rows:
         first, second = left.get(key), right.get(key)
         if first != second:
-            yield Semantic("secure-boot", what, _said(first), _said(second), key=key)
+            said = _said(first), _said(second)
+            words = frozenset(said[0].split()), frozenset(said[1].split())
+            # Who signed follows from whether it is signed at all, which is told before.
+            signing = key == "signers" and left.get("state") != right.get("state")
+            follows: Topic | None = "secure-boot" if signing else None
+            yield Semantic("secure-boot", what, *said, key=key, words=words, follows=follows)
 
 
 def _boot(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Semantic]:

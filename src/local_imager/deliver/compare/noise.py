@@ -214,11 +214,17 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         _same_signer,
     ),
     NoiseRule(
+        "image-created",
+        "the time in the configuration of a container image at which it was made",
+        "the time of the run; the configuration's other fields are not covered",
+        _facts("oci-image", "created"),
+    ),
+    NoiseRule(
         "virtual-disk-identity",
         "UUIDs and times in the header of a qcow2, vhd or vmdk file",
         "made at random or from the time of the run by the program that converted the disk",
         lambda place: (
-            place.fact in ("uuid", "made", "cid")
+            place.fact in ("uuid", "made", "content_id", "long_content_id")
             and place.left.kind == place.right.kind
             and place.left.kind in ("qcow2", "vhd", "vmdk")
         ),

@@ -172,9 +172,9 @@ def _consequences(consequences: Sequence[Difference]) -> str:
         values = "" if diff else f'<div class="small">{_pair(one)}</div>'
         rows.append(f"<tr><td>{_text(one.what)}</td><td>{place}{values}{diff}</td></tr>")
     count = len(rows)
-    word = "1 difference follows" if count == 1 else f"{count} differences follow"
+    word = "1 more goes" if count == 1 else f"{count} more go"
     return (
-        f"<details><summary>{word} from this one</summary>"
+        f"<details><summary>{word} with this difference</summary>"
         f'<table class="follows"><tbody>{"".join(rows)}</tbody></table></details>'
     )
 

@@ -34,18 +34,19 @@ def verdict_text(comparison: Comparison) -> str:
     """Say the verdict in a sentence, with how many differences of which sort there are."""
     counts = comparison.counts
     word = WORDS[comparison.verdict]
-    if comparison.verdict is Verdict.IDENTICAL:
+    if comparison.verdict in (Verdict.IDENTICAL, Verdict.SAME_CONTENT):
         return word
     parts = []
     real = sum(counts.get(name, 0) for name in ("altered", "only-left", "only-right"))
     if real:
         parts.append(_counted(real, "difference"))
     if counts.get("follows"):
-        parts.append(f"{counts['follows']} more that follow from {'it' if real == 1 else 'them'}")
+        parts.append(f"{counts['follows']} more that go with {'it' if real == 1 else 'them'}")
     if counts.get("packing"):
         parts.append(f"packed differently in {_counted(counts['packing'], 'place')}")
     if counts.get("noise"):
-        parts.append(f"named noise in {_counted(counts['noise'], 'place')}")
+        noise = f"named noise in {_counted(counts['noise'], 'place')}"
+        parts.append(noise if real else noise.removeprefix("named noise "))
     return f"{word}: {', '.join(parts)}" if parts else word
 
 
@@ -116,7 +117,7 @@ def _difference(number: int, one: Difference) -> Iterator[Line]:
         shown = [_short(follower) for follower in one.consequences[:_SHOWN_FOLLOWING]]
         rest = len(one.consequences) - len(shown)
         more = f" and {rest} more" if rest else ""
-        yield Line("quiet", f"     follows from it: {'; '.join(shown)}{more}")
+        yield Line("quiet", f"     with it: {'; '.join(shown)}{more}")
 
 
 def offset_text(one: Difference) -> str:

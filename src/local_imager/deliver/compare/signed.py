@@ -1,4 +1,4 @@
-"""Tells what in a signed document is the signer's statement and what follows from the content."""
+"""Documents that restate other parts: what in them is a statement, and what just follows."""
 
 from __future__ import annotations
 
@@ -39,3 +39,32 @@ def _statement(document: Any) -> list[tuple[str, list[str]]]:
         ]
         banks.append((str(bank), chosen))
     return banks
+
+
+def same_but_restated(left: str, right: str) -> bool:
+    """Say whether two image configurations differ in times of making and layer digests only.
+
+    Both are compared as facts and parts of the image; everything else has to be equal.
+    """
+    if max(len(left), len(right)) > _MAX_CHARS:
+        return False
+    try:
+        first, second = _stated(json.loads(left)), _stated(json.loads(right))
+    except (ValueError, RecursionError):
+        return False
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def _stated(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise ValueError("an image configuration is an object")
+    kept = {key: value for key, value in document.items() if key != "created"}
+    layers = kept.get("rootfs")
+    if isinstance(layers, dict):
+        digests = layers.get("diff_ids")
+        count = len(digests) if isinstance(digests, list) else -1
+        kept["rootfs"] = {**layers, "diff_ids": count}
+    history = kept.get("history")
+    if isinstance(history, list) and all(isinstance(one, dict) for one in history):
+        kept["history"] = [{k: v for k, v in one.items() if k != "created"} for one in history]
+    return kept

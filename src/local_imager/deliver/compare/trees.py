@@ -7,12 +7,14 @@ differs are a difference of their own.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from local_imager.deliver.compare.align import WRAPPERS, Spelling, content_kind, pairs, same_order
 from local_imager.deliver.compare.factwords import (
     DERIVED_FACTS,
+    ENTRY_FACTS,
     FACT_WORDS,
     PACKING_FACTS,
     noun,
@@ -21,7 +23,7 @@ from local_imager.deliver.compare.factwords import (
 )
 from local_imager.deliver.compare.finding import Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
-from local_imager.deliver.compare.signed import same_but_signed_values
+from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
 from local_imager.deliver.compare.verdict import Change
 from local_imager.deliver.compare.words import clean, content_text, size_text, text_diff
 from local_imager.deliver.compare.wrapping import core, wrapper_words, wrapping
@@ -31,6 +33,10 @@ from local_imager.deliver.inspect.parts import Fact, Part
 _MAX_DEPTH: Final = 150
 # Larger parts that differ in the same way at several places are told once.
 _COPY_BYTES: Final = 4096
+# What these are is told at each place that there is.
+_PLACES: Final = frozenset({"partition", "pe-section", "boot-entry", "layer", *WRAPPERS})
+# The El Torito catalogue as xorriso and others name it in the tree.
+_CATALOGUES: Final = frozenset({"boot.catalog", "boot.cat"})
 # Kinds that have no bytes of their own: their facts and children are all that there is.
 _BODILESS: Final = frozenset({"directory", "link", "special"})
 # File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
@@ -46,6 +52,8 @@ class _Spot:
     path: str = ""
     right_path: str = ""
     holders: tuple[tuple[Part, Part], ...] = ()
+    # Without names: what a wrapper says of its content (a mode in a tar file) is no part of it.
+    named: bool = True
 
     def below(self, left: Part, right: Part, *, named: bool = True) -> _Spot:
         return _Spot(
@@ -54,6 +62,7 @@ class _Spot:
             join(self.path, left.name) if named else self.path,
             join(self.right_path, right.name) if named else self.right_path,
             (*self.holders, (self.left, self.right)),
+            named,
         )
 
 
@@ -79,7 +88,8 @@ class _Walker:
         left, right = spot.left, spot.right
         if left.kind != right.kind and self._unwrapped(spot):
             return
-        self._facts(spot)
+        copy = self._is_copy(spot)
+        self._facts(spot, ENTRY_FACTS if copy else None)
         if left.kind == right.kind == "partition" and left.offset != right.offset:
             values = f"offset {left.offset}", f"offset {right.offset}"
             scope = _parent(spot.path)
@@ -94,7 +104,7 @@ class _Walker:
             self._children(spot)
         elif left.kind in WRAPPERS:
             self._wrapper(spot)
-        elif not self._is_copy(spot):
+        elif not copy:
             self._content(spot)
 
     def _content(self, spot: _Spot) -> None:
@@ -119,7 +129,8 @@ class _Walker:
         left, right = spot.left, spot.right
         sizes = size_text(left.size_bytes), size_text(right.size_bytes)
         if left.kind in ("partition", "unpartitioned") and sizes[0] != sizes[1]:
-            self._add(spot, f"size of the {noun(left)}", "size", sizes)
+            scope = _parent(spot.path) if _restated(spot) else None
+            self._add(spot, f"size of the {noun(left)}", "size", sizes, scope=scope)
         elif left.kind == "disk" and sizes[0] != sizes[1]:
             # Some containers round the size up; that nothing is there is what `rest` says.
             padded = any(one.kind in WRAPPERS for pair in spot.holders for one in pair)
@@ -227,8 +238,12 @@ class _Walker:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
                 what, scope = "PCR signature", _parent(spot.path)
+            if _holder(spot) == "oci-image" and same_but_restated(left.text, right.text):
+                what, scope = "configuration of the image", _parent(spot.path)
         if left.kind == "pe-signature" and signs_alike(left, right):
             what, scope = "bytes of the signature", _parent(spot.path)
+        if _restated(spot):
+            scope = _parent(spot.path)
         self._add(spot, what, CONTENT, values, diff=diff, scope=scope)
 
     def _rest(self, spot: _Spot) -> None:
@@ -247,6 +262,8 @@ class _Walker:
     def _is_copy(self, spot: _Spot) -> bool:
         """Say that the very same change is told elsewhere already: an ISO holds its ESP thrice."""
         left, right = spot.left, spot.right
+        if left.kind != right.kind or left.kind in _PLACES or left.digest == right.digest:
+            return False
         if min(left.size_bytes, right.size_bytes) < _COPY_BYTES or not (
             left.digest and right.digest
         ):
@@ -260,9 +277,14 @@ class _Walker:
         )
         return True
 
-    def _facts(self, spot: _Spot) -> None:
+    def _facts(self, spot: _Spot, only: Collection[str] | None = None) -> None:
+        """Compare facts; of parts of different kinds those that both have."""
         left, right = spot.left, spot.right
-        for name in sorted(set(left.facts) | set(right.facts)):
+        names = set(left.facts) | set(right.facts)
+        if left.kind != right.kind:
+            names = set(left.facts) & set(right.facts)
+        names -= set() if spot.named else ENTRY_FACTS
+        for name in sorted(names if only is None else names & set(only)):
             first, second = left.facts.get(name), right.facts.get(name)
             if first == second and type(first) is type(second):
                 continue
@@ -343,6 +365,27 @@ def _derived_scope(spot: _Spot, name: str) -> str | None:
     if name not in names:
         return None
     return _parent(spot.path) if beside else spot.path
+
+
+def _holder(spot: _Spot) -> str:
+    return content_kind(spot.holders[-1][0]) if spot.holders else ""
+
+
+def _restated(spot: _Spot) -> bool:
+    """Say whether a part of an ISO only shows bytes once more that other parts of it are.
+
+    Such are the catalogue of boot images, which says where they lie, and the partitions of a
+    hybrid that are the volume itself or a file of it.
+    """
+    if _holder(spot) != "iso":
+        return False
+    both = (spot.left, spot.right)
+    if all(part.name.lower() in _CATALOGUES for part in both):
+        return True
+    return all(
+        part.kind == "partition" and ("image" in part.facts or part.facts.get("content") == "iso")
+        for part in both
+    )
 
 
 def _parent(path: str) -> str:

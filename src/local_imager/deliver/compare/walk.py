@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.deliver.compare.align import Spelling
 from local_imager.deliver.compare.expected import expected_verdict, notes_on
-from local_imager.deliver.compare.finding import Finding
+from local_imager.deliver.compare.finding import Finding, volume_of
 from local_imager.deliver.compare.fold import Context, Headline, fold
 from local_imager.deliver.compare.meaning_diff import differing_meaning
 from local_imager.deliver.compare.noise import ALL_NOISE
@@ -78,7 +78,9 @@ def compare_trees(
     noise = _grouped([one for one in lesser if one.group == "noise"])
     counts: Counter[str] = Counter(one.change for one in real)
     counts["packing"], counts["noise"] = len(packing), sum(1 for one in lesser if one.noise)
-    counts["follows"] = sum(len(one.parts) + len(one.meanings) for one in headlines)
+    counts["follows"] = sum(
+        len(one.parts) + len(one.meanings) + len(one.alike) for one in headlines
+    )
     verdict = Verdict.DIFFERENT if real else Verdict.NAMED_NOISE if noise else Verdict.SAME_CONTENT
     return _comparison(left, right, verdict, [*real, *packing, *noise], counts, limit)
 
@@ -166,6 +168,11 @@ def _difference(
             top = replace(top, path=_place(headline, images))
     else:
         top = _of_finding(_some(headline.finding), locate)
+        if headline.alike:
+            follows += [_of_finding(one, None) for one in headline.alike]
+            what = f"{top.what}, in {len(headline.alike) + 1} entries alike"
+            top = replace(top, what=what, path=volume_of(_some(headline.finding)))
+            follows.insert(0, _of_finding(_some(headline.finding), None))
     return replace(top, consequences=tuple(follows[: max(limit, 1)]))
 
 
@@ -211,9 +218,7 @@ def _grouped(noise: Iterable[Finding]) -> list[Difference]:
     """Put the same noise of many files of one archive or file system into one line."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for one in noise:
-        names = one.path.split("/")
-        place = "/".join(names[: max(len(names) - 1 - _directories(one), 0)])
-        groups.setdefault((one.noise, place), []).append(one)
+        groups.setdefault((one.noise, volume_of(one)), []).append(one)
     rows = []
     for (_, place), members in groups.items():
         first = _of_finding(members[0], None)
@@ -224,13 +229,3 @@ def _grouped(noise: Iterable[Finding]) -> list[Difference]:
         rows.append(first)
     order = {rule.code: index for index, rule in enumerate(ALL_NOISE)}
     return sorted(rows, key=lambda row: order.get(row.noise, len(order)))
-
-
-def _directories(one: Finding) -> int:
-    """Return how many directories lie between a part and the archive that holds it."""
-    depth = 0
-    for left, _ in reversed(one.holders):
-        if left.kind != "directory":
-            break
-        depth += 1
-    return depth
