@@ -7,9 +7,9 @@ from typing import Final, Literal, Protocol
 
 from local_imager.formats.source import FormatError, Source
 
-_MAX_ENTRIES: Final = 200_000
+_MAX_ENTRIES: Final = 100_000
 _MAX_PATH_CHARACTERS: Final = 4096
-_MAX_CHARACTERS: Final = 16 << 20
+_MAX_CHARACTERS: Final = 8 << 20
 
 EntryKind = Literal["file", "directory", "link", "special"]
 

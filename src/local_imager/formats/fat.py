@@ -25,6 +25,8 @@ _RECORD_BYTES: Final = 32
 _MAX_TABLE_BYTES: Final = 32 << 20
 # The specification's own limit, and far more than a boot partition has.
 _MAX_DIRECTORY_BYTES: Final = 65536 * _RECORD_BYTES
+_MAX_DIRECTORIES_BYTES: Final = 64 << 20
+_MAX_PIECES: Final = 100_000
 _MAX_DEPTH: Final = 64
 _LONG_NAME: Final = 0x0F
 _VOLUME_LABEL: Final = 0x08
@@ -207,9 +209,12 @@ class _Chains:
     def extents(self, first: int, limit: int) -> list[tuple[int, int]]:
         """Return a chain's pieces as (offset, length) in bytes."""
         data, size = self.layout.data, self.layout.cluster_bytes
-        return [
-            (data + (start - 2) * size, count * size) for start, count in self.runs(first, limit)
-        ]
+        found: list[tuple[int, int]] = []
+        for start, count in self.runs(first, limit):
+            if len(found) == _MAX_PIECES:
+                raise FormatError("a file lies in more pieces than any real one")
+            found.append((data + (start - 2) * size, count * size))
+        return found
 
     def content(self, first: int, size_bytes: int) -> Source:
         """Return a file's content; the last cluster's rest is left away."""
@@ -232,6 +237,7 @@ class _Tree:
         self._chains = chains
         self._seen: set[int] = set()
         self._budget = EntryBudget()
+        self._left_bytes = _MAX_DIRECTORIES_BYTES
 
     def walk(self) -> Iterator[Entry]:
         """Yield every entry, parents first."""
@@ -250,6 +256,9 @@ class _Tree:
             clusters = range(start, start + count)
             if not self._seen.isdisjoint(clusters):
                 raise FormatError("two directories share their clusters")
+            self._left_bytes -= count * self._chains.layout.cluster_bytes
+            if self._left_bytes < 0:
+                raise FormatError("the directories of the FAT volume are too large")
             self._seen.update(clusters)
         extents = self._chains.extents(cluster, limit)
         data = b"".join(self._chains.source.read(*extent) for extent in extents)

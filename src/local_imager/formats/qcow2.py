@@ -22,7 +22,7 @@ _SECTOR_BYTES: Final = 512
 _OFFSET: Final = 0x00FFFFFFFFFFFE00
 _ZERO: Final = 1
 _COMPRESSED: Final = 1 << 62
-_MAX_TABLE_BYTES: Final = 4 << 20
+_MAX_TABLE_BYTES: Final = 1 << 20
 _DIRTY, _CORRUPT, _EXTERNAL, _COMPRESSION, _EXTENDED = (1 << bit for bit in range(5))
 # Deflate without a header, in a window of 4 KiB.
 _WINDOW_BITS: Final = -12

@@ -25,7 +25,7 @@ _COMPRESSED: Final = 1 << 16
 _MARKERS: Final = 1 << 17
 _DEFLATE: Final = 1
 _GRAIN_HEADER: Final = struct.Struct("<QI")
-_MAX_DIRECTORY_BYTES: Final = 4 << 20
+_MAX_DIRECTORY_BYTES: Final = 1 << 20
 _MAX_DESCRIPTOR_SECTORS: Final = 128
 _ZERO_GRAIN: Final = 1
 _LINE: Final = re.compile(r'^\s*([A-Za-z][\w.]*)\s*=\s*"?([^"\n]*?)"?\s*$', re.MULTILINE)
