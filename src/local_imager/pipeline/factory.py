@@ -27,6 +27,7 @@ from local_imager.store.store import Store
 if TYPE_CHECKING:
     from local_imager.build.assemble import BuiltAsset
     from local_imager.build.request import Runner
+    from local_imager.profile.model import Requirement
     from local_imager.sources.upstream import Sources
     from local_imager.sources.verify import VerifiedImage
 
@@ -66,6 +67,24 @@ class Factory:
         """The same policy over nothing but the store."""
         return open_sources(self.settings, self.store, self._sink, offline=True)
 
+    def sharing(
+        self,
+        settings: Settings,
+        sink: EventSink,
+        cancel: threading.Event,
+        runner: Runner,
+        *,
+        offline: bool,
+    ) -> Factory:
+        """Return a factory over the same store and sources with other limits, sink and runner."""
+        other = Factory(settings, sink=sink, cancel=cancel, runner=runner)
+        other.store = self.store
+        if offline:
+            other.offline_sources = self.offline_sources
+        else:
+            other.sources = self.sources
+        return other
+
     def plan(self, order: BuildOrder) -> list[PlannedAsset]:
         """Return what :meth:`build` would do; no engine is asked and no big image is fetched.
 
@@ -99,8 +118,12 @@ class Factory:
         Raises a :class:`LocalImagerError` of the kind that fits; what was finished before stays
         in the store. Nothing that was started outlives the call.
         """
-        jobs = self._jobs(order)
-        results: dict[str, BuildResult] = {}
+        jobs = self.jobs(order)
+        results = {result.asset: result for result in self.results(order, jobs)}
+        return [results[job.plan.asset] for job in jobs]
+
+    def results(self, order: BuildOrder, jobs: Sequence[Job]) -> Iterator[BuildResult]:
+        """Build (or find in the store) what :meth:`jobs` gave, yielding each as it is finished."""
         with self._locked(jobs) as release:
             missing = []
             for job in jobs:
@@ -110,15 +133,22 @@ class Factory:
                     continue
                 release(job.build_key)
                 self._sink.emit(StepFinished("build", job.plan.asset, 0.0, "cached"))
-                results[job.plan.asset] = self._result(order, job, stored, None)
+                yield self._result(order, job, stored, None)
             for job, built in self._build_missing(order, missing):
                 with timed(self._sink, "store", built.asset):
                     stored = self._ingest(order, job, built)
                 release(job.build_key)
-                results[job.plan.asset] = self._result(order, job, stored, built.duration_s)
-        return [results[job.plan.asset] for job in jobs]
+                yield self._result(order, job, stored, built.duration_s)
 
-    def _jobs(self, order: BuildOrder) -> list[Job]:
+    def jobs(
+        self, order: BuildOrder, known: dict[Requirement, VerifiedImage] | None = None
+    ) -> list[Job]:
+        """Return the plans of an order with their images, verified and in the store.
+
+        Images in ``known`` were obtained for other orders of the same sources and lock a moment
+        ago; what is obtained is added to it. Raises what :meth:`build` raises.
+        """
+        known = {} if known is None else known
         planner = self._planner(order)
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
@@ -131,7 +161,7 @@ class Factory:
                 plans = planner.plans(order.schematic, version, names, catalogue, builder)
             wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
             with timed(self._sink, "images", subject):
-                images = planner.obtain(tuple(wanted))
+                images = planner.obtain(tuple(wanted), known)
         self._sink.emit(Message(_verified_sentence(images.values())))
         with timed(self._sink, "keys", subject):
             return [planner.job(entry, images, order) for entry in plans]
@@ -184,7 +214,7 @@ class Factory:
                 options=options,
                 sink=self._sink,
                 cancel=self._cancel,
-                keeper=KeptInitramfs(self.store),
+                keeper=KeptInitramfs(self.store, fresh=order.rebuild),
             ):
                 yield by_asset[built.asset], built
 

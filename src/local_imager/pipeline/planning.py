@@ -71,9 +71,18 @@ class Planner:
         """Say of what cannot be had, where there is a lock, that the lock wants it."""
         return self._guard.explained() if self._guard else nullcontext()
 
-    def obtain(self, requirements: Sequence[Requirement]) -> Mapping[Requirement, VerifiedImage]:
-        """Return the verified images; under a lock they are what it says, or are refused."""
-        images = self.sources.obtain_all(requirements)
+    def obtain(
+        self,
+        requirements: Sequence[Requirement],
+        known: dict[Requirement, VerifiedImage] | None = None,
+    ) -> Mapping[Requirement, VerifiedImage]:
+        """Return the verified images; under a lock they are what it says, or are refused.
+
+        Those in ``known`` are not obtained again; it gets the others.
+        """
+        known = {} if known is None else known
+        known.update(self.sources.obtain_all(r for r in requirements if r not in known))
+        images = {requirement: known[requirement] for requirement in requirements}
         if self._guard is not None:
             self._guard.check_images(images, self._store)
         return images
