@@ -224,8 +224,12 @@ class ErofsVolume:
                 if name in (b".", b".."):
                     continue
                 self._entries_left -= 1
-                if self._entries_left < 0 or name in names:
-                    raise FormatError("a directory of an erofs has too many names, or one twice")
+                if self._entries_left < 0:
+                    raise FormatError(
+                        f"an erofs with more than the {_MAX_ENTRIES} entries that are read"
+                    )
+                if name in names:
+                    raise FormatError("a directory of an erofs has a name twice")
                 names.add(name)
                 yield os.fsdecode(name), self.inode(number)
 

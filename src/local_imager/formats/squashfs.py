@@ -159,7 +159,9 @@ def _facts(source: Source) -> SquashfsFacts:
     if not 12 <= block_log <= 20 or block_bytes != 1 << block_log:
         raise FormatError(f"a squashfs with blocks of {block_bytes} bytes")
     if inodes > _MAX_COUNT or fragments > inodes:
-        raise FormatError(f"a squashfs with {inodes} inodes and {fragments} fragments")
+        raise FormatError(
+            f"a squashfs with {inodes} inodes and {fragments} fragments, which is not read here"
+        )
     if packing not in _PACKINGS:
         raise FormatError(f"the squashfs is packed with compression {packing}, which is not known")
     ids, xattrs, inode_table, directories, fragment_table, _ = tables

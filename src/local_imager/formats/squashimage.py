@@ -20,7 +20,7 @@ from local_imager.formats.entries import Entry, EntryKind
 from local_imager.formats.source import FormatError, Source
 
 _METADATA_BYTES: Final = 8192
-# The largest directory tree that is read; the largest extension (firmware, drivers) has 5,000.
+# The largest directory tree that is read; extensions (firmware, drivers) have some thousands.
 _MAX_ENTRIES: Final = 100_000
 _MAX_DEPTH: Final = 128
 # Per entry: its name, its inode, and what an inode has behind it, each over a border of blocks.
@@ -108,7 +108,9 @@ class SquashImage(PySquashfsImage.SquashFsImage):  # type: ignore[misc]
         for entry in directory.entries:
             self._entries_left -= 1
             if self._entries_left < 0:
-                raise FormatError("a squashfs has more entries than any real one")
+                raise FormatError(
+                    f"a squashfs with more than the {_MAX_ENTRIES} entries that are read"
+                )
             name = entry["name"]
             if not name or b"/" in name or b"\0" in name or name in (b".", b".."):
                 raise FormatError("a name in a squashfs is none that a file can have")
