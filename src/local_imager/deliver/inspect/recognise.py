@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final
 
 from local_imager.deliver.inspect.parts import MAX_TEXT_BYTES, Fact, PartKind
@@ -91,10 +92,11 @@ def _executable(source: Source, head: bytes) -> PartKind:
 def _holds_cpio(source: Source, packing: Packing) -> bool:
     """Unpack the first bytes, and no more, to see whether they open a cpio archive."""
     begin = b""
-    for chunk in unpack(source, packing, max_bytes=1 << 40):
-        begin += chunk[:6]
-        if len(begin) >= 6:
-            break
+    with suppress(FormatError):  # a damaged stream is one all the same; who opens it says so
+        for chunk in unpack(source, packing, max_bytes=1 << 40):
+            begin += chunk[:6]
+            if len(begin) >= 6:
+                break
     return begin[:6] in _CPIO
 
 

@@ -162,9 +162,11 @@ def _how_guessed(meaning: Meaning) -> str:
 
 
 def _notes(meaning: Meaning) -> Iterable[str]:
-    if meaning.kind == "kernel" or (meaning.kind == "cmdline" and meaning.schematic is None):
-        return
     if not meaning.platform and meaning.kind in ("disk", "iso", "uki", "installer"):
         yield "no kernel argument names a platform; metal is taken"
     if meaning.secure_boot.state == "signed":
         yield "signatures are equal only when they are made with the same keys"
+    known = {*_DISK_FORMATS, *_PACKINGS, "tar", "vmdk"} if meaning.kind == "disk" else set()
+    foreign = [layer for layer in meaning.packing if layer not in known]
+    if foreign:
+        yield f"the asset itself is not packed as {', '.join(foreign)}: that was packed afterwards"
