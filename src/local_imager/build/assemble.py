@@ -6,10 +6,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.build.bench import (
     AssetJob,
@@ -31,12 +32,14 @@ from local_imager.build.privilege import privileges_for
 from local_imager.build.record import base_image, build_record, builder_image, converts
 from local_imager.build.request import Runner
 from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
+from local_imager.build.scheduling import runs_at_once, side_by_side
 from local_imager.build.shared import InitramfsKeeper, Prepared, SharedInitramfs
 from local_imager.build.staging import locate_input
 from local_imager.errors import BuildError
 from local_imager.events import EventSink, Message, step, timed
 from local_imager.oci.export import select_image
 from local_imager.oci.model import canonical_json
+from local_imager.profile.model import Kind
 
 if TYPE_CHECKING:
     from local_imager.oci.layout import Layout
@@ -70,17 +73,43 @@ def build_assets(
     for job in jobs:  # refused before anything runs, not after an hour of other assets
         privileges_for(job.plan, options.allow_privileged)
     groups = group_jobs(jobs, exact=options.exact)
-    require_disk_space(workspace, max((_needed_bytes(bench, group) for group in groups), default=0))
+    at_once = runs_at_once(options.jobs, options.memory_bytes, engine)
+    if at_once > 1 and not options.exact:  # else what the caller named first comes first
+        groups = in_order_of_work(groups)
+    needed = sorted((_needed_bytes(bench, group) for group in groups), reverse=True)
+    require_disk_space(workspace, sum(needed[:at_once]))
     shared = SharedInitramfs(bench, workspace / "initramfs", keeper)
+
+    def work(number: int, group: list[AssetJob], stop: threading.Event) -> Iterator[BuiltAsset]:
+        folder = workspace / f"group-{number}"
+        try:
+            own = replace(bench, cancel=stop)
+            yield from _build_group(own, [shared.prepared(job) for job in group], folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     try:
-        for number, group in enumerate(groups):
-            folder = workspace / f"group-{number}"
-            try:
-                yield from _build_group(bench, [shared.prepared(job) for job in group], folder)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        tasks = [partial(work, number, group) for number, group in enumerate(groups)]
+        yield from side_by_side(tasks, at_once, cancel)
     finally:
         shutil.rmtree(shared.folder, ignore_errors=True)
+
+
+# What takes long begins first. What needs no initramfs comes before that which waits for it.
+_WEIGHTS: Final[Mapping[Kind, int]] = {
+    "image": 0,
+    "kernel": 1,
+    "cmdline": 1,
+    "iso": 2,
+    "installer": 3,
+    "uki": 4,
+    "initramfs": 5,
+}
+
+
+def in_order_of_work(groups: list[list[AssetJob]]) -> list[list[AssetJob]]:
+    """Return the groups in the order in which they keep all cores busy longest."""
+    return sorted(groups, key=lambda group: _WEIGHTS[group[0].plan.profile.kind])
 
 
 def _build_group(bench: Bench, group: list[Prepared], folder: Path) -> Iterator[BuiltAsset]:

@@ -27,6 +27,7 @@ from local_imager.build.failure import require_success
 from local_imager.build.outputs import take_ownership
 from local_imager.build.record import build_record
 from local_imager.build.request import DISK_ROOT, MIB, OUTPUT_ROOT, ImagerRequest, Limits
+from local_imager.build.scheduling import LinkedEvent
 from local_imager.build.staging import locate_input
 from local_imager.events import step
 from local_imager.oci.sparse import clone, copy_sparse
@@ -43,18 +44,6 @@ def raw_document(document: Mapping[str, Any]) -> dict[str, Any]:
     image_options.pop("diskFormatOptions", None)
     output |= {"outFormat": "raw", "imageOptions": image_options}
     return {**document, "output": output}
-
-
-class LinkedEvent(threading.Event):
-    """An event that is also set when its parent is: stops a group without stopping the rest."""
-
-    def __init__(self, parent: threading.Event) -> None:
-        super().__init__()
-        self._parent = parent
-
-    def is_set(self) -> bool:
-        """Whether this event or its parent was set."""
-        return super().is_set() or self._parent.is_set()
 
 
 @dataclass(slots=True)

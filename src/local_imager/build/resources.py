@@ -52,13 +52,13 @@ def scratch_bytes(plan: BuildPlan, input_bytes: int, memory_bytes: int, engine: 
             size = min(size, _SMALL_SCRATCH)
         else:
             need += _PREALLOCATED_NEW
-    free = _available_memory(engine)
+    free = available_memory(engine)
     if need > size or (free and need + 512 * MIB > free):
         return 0
     return size
 
 
-def _available_memory(engine: EngineInfo) -> int:
+def available_memory(engine: EngineInfo) -> int:
     """MemAvailable where the engine is this host's, its total memory otherwise, 0 if unknown."""
     if engine.endpoint.startswith("unix://"):
         try:

@@ -27,10 +27,14 @@ ANNOTATION_FACTS: Final = "io.local-imager.initramfs.facts"
 
 
 class KeptInitramfs:
-    """The normalised initramfs of a store (what a build calls its keeper)."""
+    """The normalised initramfs of a store (what a build calls its keeper).
 
-    def __init__(self, store: Store) -> None:
+    ``fresh`` finds none, so that all is made anew; what is made is kept as always.
+    """
+
+    def __init__(self, store: Store, *, fresh: bool = False) -> None:
         self._store = store
+        self._fresh = fresh
 
     def find(self, key: str, dest: Path) -> Mapping[str, Any] | None:
         """Place the initramfs of a key at ``dest`` and return its facts; None when it is not kept.
@@ -38,7 +42,7 @@ class KeptInitramfs:
         Counts as a use. A damaged one is taken for none.
         """
         layout = self._store.layout
-        entry = layout.resolve(INITRAMFS_PREFIX + key)
+        entry = None if self._fresh else layout.resolve(INITRAMFS_PREFIX + key)
         if entry is None or entry.artifact_type != ARTIFACT_INITRAMFS:
             return None
         layer, facts = self._content(entry)

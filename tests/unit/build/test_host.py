@@ -108,7 +108,7 @@ def test_large_inputs_go_to_disk(size: int) -> None:
 
 def test_a_host_without_free_memory_uses_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     local = replace(REMOTE, endpoint="unix:///var/run/docker.sock")
-    monkeypatch.setattr(resources, "_available_memory", lambda _engine: 600 * MIB)
+    monkeypatch.setattr(resources, "available_memory", lambda _engine: 600 * MIB)
     assert scratch_bytes(plan(), 30 * MIB, 4 * GIB, local) == 0
 
 
