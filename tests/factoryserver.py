@@ -49,6 +49,10 @@ class Faults:
     # It announces ranges and validators, and passes over If-Range.
     ignores_if_range: bool = False
     encoding: str = ""
+    # At most so many bytes of a range are sent, as a server may do.
+    part: int = 0
+    # No file is sent before this is set.
+    held: threading.Event | None = None
 
 
 @dataclass
@@ -196,11 +200,14 @@ class _Handler(BaseHTTPRequestHandler):
         if start >= len(data):
             self._answer(416, b"", {"Content-Range": f"bytes */{len(data)}"})
             return
-        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._send(data[start:], headers, status=206)
+        end = min(len(data), start + (self.factory.faults.part or len(data)))
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+        self._send(data[start:end], headers, status=206)
 
     def _send(self, data: bytes, headers: dict[str, str], status: int = 200) -> None:
         faults = self.factory.faults
+        if faults.held is not None:
+            faults.held.wait(60)
         if faults.encoding:
             headers["Content-Encoding"] = faults.encoding
         length = len(data) if faults.length is None else faults.length

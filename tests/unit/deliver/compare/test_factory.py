@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,13 @@ def test_a_broken_connection_is_continued_in_the_same_run(
     asked = [said for _, target, said in ranges.requests if target.startswith("/cache/")]
     assert [said.get("range") for said in asked[:2]] == [None, f"bytes={CUT}-"]
     assert asked[1]["if-range"].startswith('"')
+
+
+def test_a_server_may_send_less_than_was_asked_for(ranges: FactoryServer, store: Store) -> None:
+    ranges.faults = Faults(cut_after=CUT, cuts=1, part=100_000)
+    assert client(ranges).fetch(store, ISO).path.read_bytes() == DATA
+    asked = [said.get("range") for _, target, said in ranges.requests if "/cache/" in target]
+    assert asked == [None, *(f"bytes={CUT + number * 100_000}-" for number in range(3))]
 
 
 def test_a_server_that_falls_silent_is_asked_for_the_rest(
@@ -267,9 +275,13 @@ def test_two_at_once_fetch_it_once(ranges: FactoryServer, store: Store) -> None:
         own = Store.open(store.path)
         got.append(str(client(ranges).fetch(own, ISO).digest))
 
+    ranges.faults = Faults(held=threading.Event())
     threads = [threading.Thread(target=one) for _ in range(4)]
     for thread in threads:
         thread.start()
+    time.sleep(0.3)  # all of them ask by now, if they do
+    assert ranges.faults.held is not None
+    ranges.faults.held.set()
     for thread in threads:
         thread.join()
     assert len(got) == 4 and len(set(got)) == 1
