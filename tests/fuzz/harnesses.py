@@ -12,6 +12,7 @@ from tests.fuzz import (
     deltas,
     diskfiles,
     documents,
+    inspections,
     registries,
     signatures,
     texts,
@@ -31,6 +32,7 @@ HARNESSES: Final[dict[str, Harness]] = {
         deltas,
         bootfiles,
         diskfiles,
+        inspections,
     )
     for harness in module.HARNESSES
 }

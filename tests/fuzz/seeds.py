@@ -33,6 +33,7 @@ from tests.fuzz.bootseeds import bootfiles
 from tests.fuzz.deltas import BASE, METHODS, Memory
 from tests.fuzz.diskseeds import diskfiles
 from tests.fuzz.driver import CORPUS
+from tests.fuzz.inspections import seeds as inspections
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
 
 Seed = tuple[str, str, bytes]
@@ -265,6 +266,7 @@ def main() -> None:
         deltas,
         bootfiles,
         diskfiles,
+        inspections,
     ):
         for harness, name, data in source():
             assert len(data) <= _MAX_SEED_BYTES, f"{harness}/{name} has {len(data)} bytes"
