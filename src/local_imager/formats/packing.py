@@ -23,7 +23,11 @@ Packing = Literal["xz", "gzip", "zstd", "bzip2", "lz4", ""]
 HEAD_BYTES: Final = 16
 # xz -9 needs 65 MiB; a header can ask for 4 GiB.
 _MAX_XZ_MEMORY: Final = 96 << 20
+# Reads grow from small to large: many short streams are no more work than one long stream.
+_FIRST_READ_BYTES: Final = 4 << 10
 _READ_BYTES: Final = 128 << 10
+# bgzip writes one per 64 KiB: a disk of 12 GiB.
+_MAX_STREAMS: Final = 200_000
 _SKIPPABLE_ZSTD: Final = (b"\x2a\x4d\x18", range(0x50, 0x60))
 _BZIP2_BLOCKS: Final = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 _XZ_CHECKS: Final = {0: "none", 1: "crc32", 4: "crc64", 10: "sha256"}
@@ -118,10 +122,13 @@ def unpack(source: Source, packing: Packing, *, max_bytes: int) -> Iterator[byte
     Zeros behind a stream are what xz (2.2, stream padding), tape blocks and block devices leave.
     Raises :class:`FormatError` as :class:`PackedStream` does, and for anything else behind it.
     """
-    position, left = 0, max_bytes
+    position, left, streams = 0, max_bytes, 0
     while position < source.size_bytes:
         head = source.read(position, min(HEAD_BYTES, source.size_bytes - position))
         if position == 0 or packing_of(head) == packing:
+            streams += 1
+            if streams > _MAX_STREAMS:
+                raise FormatError(f"more than {_MAX_STREAMS} {packing} streams in one file")
             opened = PackedStream(source, position, packing, left)
             for piece in opened:
                 left -= len(piece)
@@ -137,13 +144,14 @@ def unpack(source: Source, packing: Packing, *, max_bytes: int) -> Iterator[byte
 def after_zeros(source: Source, offset: int) -> int:
     """Return the offset of the first byte from ``offset`` on that is not zero, or the end."""
     for start, count in source.data_runs(offset, source.size_bytes - offset):
-        position = start
+        position, size = start, _FIRST_READ_BYTES
         while position < start + count:
-            piece = source.read(position, min(CHUNK_BYTES, start + count - position))
+            piece = source.read(position, min(size, start + count - position))
             rest = piece.lstrip(b"\0")
             if rest:
                 return position + len(piece) - len(rest)
             position += len(piece)
+            size = min(2 * size, CHUNK_BYTES)
     return source.size_bytes
 
 
@@ -159,14 +167,14 @@ class _Engine(Protocol):
 
 def _decompress(engine: _Engine, source: Source, offset: int) -> Generator[bytes, None, int]:
     """Drive a decoder of the standard library; returns the offset after the stream."""
-    position = offset
+    position, size = offset, _FIRST_READ_BYTES
     while not engine.eof:
         data = b""
         if engine.needs_input:
-            data = source.read(position, min(_READ_BYTES, source.size_bytes - position))
+            data = source.read(position, min(size, source.size_bytes - position))
             if not data:
                 raise FormatError("the file ends inside of a compressed stream")
-            position += len(data)
+            position, size = position + len(data), min(2 * size, _READ_BYTES)
         piece = engine.decompress(data, CHUNK_BYTES)
         if piece:
             yield piece
@@ -175,11 +183,12 @@ def _decompress(engine: _Engine, source: Source, offset: int) -> Generator[bytes
 
 def _gunzip(source: Source, offset: int) -> Generator[bytes, None, int]:
     """Unpack one gzip member; returns the offset after it."""
-    engine, position, data = zlib.decompressobj(31), offset, b""
+    engine, data = zlib.decompressobj(31), b""
+    position, size = offset, _FIRST_READ_BYTES
     while not engine.eof:
         if not data:
-            data = source.read(position, min(_READ_BYTES, source.size_bytes - position))
-            position += len(data)
+            data = source.read(position, min(size, source.size_bytes - position))
+            position, size = position + len(data), min(2 * size, _READ_BYTES)
         piece = engine.decompress(data, CHUNK_BYTES)
         if piece:
             yield piece

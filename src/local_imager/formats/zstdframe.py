@@ -16,6 +16,11 @@ _MAX_WINDOW_BYTES: Final = 128 << 20
 _MAX_BLOCK_BYTES: Final = 128 << 10
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _RLE, _RESERVED = 1, 3
+# Reads grow from small to large: many short frames are no more work than one long frame.
+_FIRST_READ_BYTES: Final = 4 << 10
+_LARGEST_READ_BYTES: Final = 2 * CHUNK_BYTES
+# A frame of blocks that hold next to nothing; a disk of 512 GiB has as many whole ones.
+_MAX_BLOCKS: Final = 1 << 22
 
 
 class _Frame:
@@ -24,7 +29,7 @@ class _Frame:
     def __init__(self, source: Source, offset: int) -> None:
         self._source, self._position = source, offset
         self._buffer, self._buffered = b"", offset
-        self._open = True
+        self._open, self._window, self._blocks = True, _FIRST_READ_BYTES, 0
         descriptor = self._peek(5)[4]
         single, dictionary = bool(descriptor & 0x20), (0, 1, 2, 4)[descriptor & 3]
         content = (1 if single else 0, 2, 4, 8)[descriptor >> 6]
@@ -49,6 +54,9 @@ class _Frame:
         return bytes(taken)
 
     def _block(self, taken: bytearray) -> None:
+        self._blocks += 1
+        if self._blocks > _MAX_BLOCKS:
+            raise FormatError(f"a zstd frame has more than {_MAX_BLOCKS} blocks")
         head = int.from_bytes(self._peek(3), "little")
         kind, length = head >> 1 & 3, head >> 3
         if kind == _RESERVED or (kind != _RLE and length > _MAX_BLOCK_BYTES):
@@ -63,7 +71,9 @@ class _Frame:
         begin = self._position - self._buffered
         if begin + count > len(self._buffer):
             left = self._source.size_bytes - self._position
-            self._buffer = self._source.read(self._position, max(min(left, 2 * CHUNK_BYTES), 0))
+            size = max(self._window, count)
+            self._buffer = self._source.read(self._position, max(min(left, size), 0))
+            self._window = min(2 * self._window, _LARGEST_READ_BYTES)
             self._buffered, begin = self._position, 0
             if count > len(self._buffer):
                 raise FormatError("the file ends inside of a compressed stream")
