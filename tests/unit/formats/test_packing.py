@@ -187,3 +187,20 @@ def test_the_end_of_zeros_is_found_over_pieces() -> None:
     data = bytes((1 << 20) + 7) + b"x" + bytes(3)
     assert after_zeros(BytesSource(data), 0) == (1 << 20) + 7
     assert after_zeros(BytesSource(data), (1 << 20) + 8) == len(data)
+
+
+@pytest.mark.parametrize("name", ["gzip", "zstd"])
+def test_many_short_streams_have_a_limit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local_imager.formats.packing._MAX_STREAMS", 100)
+    packing, pack = _PACKERS[name]
+    short = pack(b"x")
+    assert b"".join(unpack(BytesSource(short * 100), packing, max_bytes=_MANY)) == b"x" * 100
+    with pytest.raises(FormatError, match=f"more than 100 {packing} streams"):
+        list(unpack(BytesSource(short * 101), packing, max_bytes=_MANY))
+
+
+def test_a_frame_of_nothing_but_blocks_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local_imager.formats.zstdframe._MAX_BLOCKS", 1000)
+    frame = b"\x28\xb5\x2f\xfd\x00\x58" + b"\0\0\0" * 1000 + b"\x01\0\0"
+    with pytest.raises(FormatError, match="more than 1000 blocks"):
+        list(unpack(BytesSource(frame), "zstd", max_bytes=_MANY))
