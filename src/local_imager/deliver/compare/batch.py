@@ -198,6 +198,9 @@ def compare_batch(
     known = str(schematic_id(order.schematic))
     if upload:
         _refuse_useless_upload(where, context)
+        if order.schematic.customization.embedded_machine_configuration:
+            text = f"the schematic holds a machine configuration; {context.client.host} learns it"
+            sink.emit(Message(text, "warning"))
         context.client.upload(order.schematic)
     before = _stored_before(order, known, assets, factory) if where.text == STORE else {}
     batch = _Batch(order, where, known, factory, context, before, limit, sink)

@@ -23,6 +23,7 @@ from local_imager.errors import (
     NotFound,
     VerificationRefused,
 )
+from local_imager.events import Message, RecordingSink
 from local_imager.pipeline.factory import Factory
 from local_imager.pipeline.values import BuildOrder, BuildResult
 from local_imager.schematic.canonical import schematic_id
@@ -175,6 +176,16 @@ def test_a_schematic_that_the_factory_does_not_know_is_sent_when_asked_for(
     assert server.asked("POST") == ["/schematics"]
     with pytest.raises(InputError, match="names none"):
         run("store", upload=True)
+
+
+def test_sending_a_machine_configuration_is_told(builder: Builder, server: FactoryServer) -> None:
+    schematic = parse_schematic(b"customization:\n  embeddedMachineConfiguration: 'a: 1'\n")
+    context = SideContext(Settings(factory_url=server.url), lambda: builder.store)
+    order, sink = BuildOrder(schematic, "v1.13.0", (METAL,)), RecordingSink()
+    factory = cast(Factory, builder)
+    compare_batch(order, "factory:", factory, context, upload=True, sink=sink)
+    texts = [event.text for event in sink.events if isinstance(event, Message)]
+    assert f"the schematic holds a machine configuration; {server.address} learns it" in texts
 
 
 def test_nothing_is_sent_offline(run: Run, builder: Builder, server: FactoryServer) -> None:
