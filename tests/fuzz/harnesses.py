@@ -13,6 +13,7 @@ from tests.fuzz import (
     diskfiles,
     documents,
     inspections,
+    pefiles,
     registries,
     signatures,
     texts,
@@ -32,6 +33,7 @@ HARNESSES: Final[dict[str, Harness]] = {
         deltas,
         bootfiles,
         diskfiles,
+        pefiles,
         inspections,
     )
     for harness in module.HARNESSES

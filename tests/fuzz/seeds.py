@@ -35,6 +35,7 @@ from tests.fuzz.diskseeds import diskfiles
 from tests.fuzz.driver import CORPUS
 from tests.fuzz.inspections import seeds as inspections
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
+from tests.fuzz.peseeds import pefiles
 
 Seed = tuple[str, str, bytes]
 _MAX_SEED_BYTES: Final = 16 * 1024
@@ -266,6 +267,7 @@ def main() -> None:
         deltas,
         bootfiles,
         diskfiles,
+        pefiles,
         inspections,
     ):
         for harness, name, data in source():

@@ -59,6 +59,7 @@ def test_every_seed_is_read_or_refused(harness: Harness) -> None:
         *("bundlefile", "bundlepacked", "bundlemanifest"),
         *("packed", "cpio", "initramfs", "squashfs", "erofs", "kernel", "grubcfg"),
         *("gpt", "meta", "fat", "xfs", "qcow2", "vhd", "vmdk"),
+        *("pe", "pesignature", "pcrsig", "iso", "tarfile", "imagearchive"),
     ],
 )
 def test_a_seed_is_accepted_so_that_the_attack_gets_behind_the_checks(name: str) -> None:
