@@ -26,7 +26,7 @@ SECTOR: Final = 2048
 MAX_RECORDS: Final = 100_000
 MAX_DEPTH: Final = 64
 # Of directories and continuation areas together.
-MAX_TABLE_BYTES: Final = 64 << 20
+MAX_TABLE_BYTES: Final = 16 << 20
 _FIRST_DESCRIPTOR: Final = 16
 _MAX_DESCRIPTORS: Final = 64
 _BOOT, _PRIMARY, _SUPPLEMENTARY, _TERMINATOR = 0, 1, 2, 255
@@ -263,6 +263,8 @@ class _Tree:
     ) -> Entry:
         path = prefix + _name(record, use, names)
         self._budget.spend(path)
+        if use.link_target:
+            self._budget.spend(use.link_target)
         kind = use.kind or ("directory" if record.is_directory else "file")
         if use.child is not None:
             kind = "directory"

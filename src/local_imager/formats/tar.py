@@ -194,7 +194,7 @@ def read_tar(source: Source) -> TarVolume:
     reader = _SourceInput(source)
     for head in _heads(reader):
         entry = head.entry
-        budget.spend(entry.path)
+        _spend(budget, entry)
         if entry.kind == "file":
             entry = _numbered(entry, len(places))
             places.append((reader.position, head.pieces))
@@ -209,10 +209,16 @@ def stream_tar(chunks: Iterable[bytes]) -> Iterator[TarMember]:
     budget = EntryBudget()
     reader = _StreamInput(chunks)
     for head in _heads(reader):
-        budget.spend(head.entry.path)
+        _spend(budget, head.entry)
         end = reader.position + head.stored_bytes
         yield TarMember(head.entry, head.pieces, reader, end)
         reader.skip(end - reader.position + -head.stored_bytes % BLOCK)
+
+
+def _spend(budget: EntryBudget, entry: Entry) -> None:
+    budget.spend(entry.path)
+    if entry.link_target:
+        budget.spend(entry.link_target)
 
 
 def _numbered(entry: Entry, number: int) -> Entry:

@@ -231,3 +231,14 @@ def test_the_pieces_of_all_sparse_files_together_are_limited(
     assert len(read_tar(BytesSource(one)).entries) == 1
     with pytest.raises(FormatError, match="pieces"):
         read_tar(BytesSource(one + one))
+
+
+def test_targets_of_links_count_as_names_do() -> None:
+    """A stream of a few kilobytes could hold gigabytes of them."""
+    link = tarfile.TarInfo("x")
+    link.type, link.linkname = tarfile.SYMTYPE, "y" * 5000
+    data = link.tobuf(tarfile.GNU_FORMAT)
+    with pytest.raises(FormatError, match="longer names"):
+        read_tar(BytesSource(data))
+    with pytest.raises(FormatError, match="longer names"):
+        list(stream_tar([data]))
