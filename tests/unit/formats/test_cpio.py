@@ -92,6 +92,13 @@ def test_with_its_own_times_an_archive_is_the_same_to_the_byte(size: int) -> Non
     assert b"".join(rewrite_times(_pieces(_ARCHIVE, size), _EPOCH)) == _ARCHIVE
 
 
+def test_a_time_that_is_there_already_keeps_its_spelling() -> None:
+    spelt = _member(b"x").replace(b"%08x" % 5, b"5cf2e07c", 1)
+    assert spelt.index(b"5cf2e07c") == 46
+    assert b"".join(rewrite_times([spelt + _TRAILER], 0x5CF2E07C)) == spelt + _TRAILER
+    assert b"5CF2E07D" in b"".join(rewrite_times([spelt + _TRAILER], 0x5CF2E07D))
+
+
 def test_only_times_change_and_not_those_of_trailers() -> None:
     whole = _ARCHIVE + bytes(4) + _member(b"second", b"content") + _TRAILER
     moved = b"".join(rewrite_times(BytesSource(whole), 0x12345678))

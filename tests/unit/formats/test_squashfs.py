@@ -63,6 +63,7 @@ def test_zeros_are_holes_and_parts_are_read_alone() -> None:
     assert list(by_path["lib/zeros"].data_runs(0, 4200)) == []
     runs = list(by_path["bin/tool"].data_runs(100, len(text) - 100))
     assert (runs[0], sum(count for _, count in runs)) == ((100, 3996), len(text) - 100)
+    assert by_path["lib/zeros"].read(4000, 200) == bytes(200)
     assert by_path["etc/nothing"].read(0, 0) == b""
     with pytest.raises(FormatError, match="ends before"):
         by_path["etc/hello"].read(3, 4)
