@@ -33,6 +33,7 @@ from tests.fuzz.bootseeds import bootfiles
 from tests.fuzz.deltas import BASE, METHODS, Memory
 from tests.fuzz.diskseeds import diskfiles
 from tests.fuzz.driver import CORPUS
+from tests.fuzz.factories import seeds as factories
 from tests.fuzz.inspections import seeds as inspections
 from tests.fuzz.material import GENUINE, KEYED, KEYLESS, LEGACY, ROOT_PATH, SIGFIX, blobs_of
 from tests.fuzz.peseeds import pefiles
@@ -263,6 +264,7 @@ def main() -> None:
         archives,
         texts,
         registries,
+        factories,
         bundles,
         deltas,
         bootfiles,

@@ -90,7 +90,7 @@ class Transport:
         finally:
             response.close()
         asked = response.headers.get("Retry-After", "")
-        headers = {"Retry-After": asked} if asked else {}
+        headers = {"Retry-After": asked} if asked and asked.isascii() else {}
         return httpx.Response(response.status_code, headers=headers, content=body, request=request)
 
     def _patiently(self, url: str, repository: str, headers: Mapping[str, str]) -> httpx.Response:

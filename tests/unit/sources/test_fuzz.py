@@ -56,6 +56,7 @@ def test_every_seed_is_read_or_refused(harness: Harness) -> None:
     [
         *("bundle", "statement", "logentry", "certificate", "root", "payload"),
         *("schematic", "catalogue", "header", "dialogue", "inventory", "delta"),
+        "factory",
         *("bundlefile", "bundlepacked", "bundlemanifest"),
         *("packed", "cpio", "initramfs", "squashfs", "erofs", "kernel", "grubcfg"),
         *("gpt", "meta", "fat", "xfs", "qcow2", "vhd", "vmdk"),

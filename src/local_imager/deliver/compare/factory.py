@@ -41,7 +41,6 @@ MAX_BYTES: Final = 32 * 1024**3
 # A factory may build for a while before it begins to answer.
 PATIENCE_S: Final = 300.0
 _RESERVE_BYTES: Final = 64 * 1024**2
-_CHUNK_BYTES: Final = 64 * 1024
 _MAX_TRIES: Final = 5
 # A connection that brought this much before it broke is worth as many tries as a new one.
 _PROGRESS_BYTES: Final = 1 << 20
@@ -214,7 +213,7 @@ class _Download:
             if not self._continues(response, offset, version):
                 self.writer.restart(_version_of(response))
             self._check_room()
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            for chunk in response.iter_raw():
                 self._take(chunk)
         self._report(done=True)
         self._check_end()
