@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from local_imager.deliver.compare.align import content_kind
 from local_imager.deliver.compare.noise import REST
 from local_imager.deliver.compare.words import clean, fact_text, mode_text
 from local_imager.deliver.inspect.parts import Fact, Part
@@ -12,6 +13,8 @@ from local_imager.deliver.inspect.parts import Fact, Part
 PACKING_FACTS: Final = frozenset(
     {"packing", "check", "xz_check", "compression", "block_bytes", "block_size"}
 )
+# File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
+PACKED_VOLUMES: Final = frozenset({"squashfs", "erofs"})
 # Facts of an entry in a directory: they say nothing about the bytes, and no byte follows from them.
 ENTRY_FACTS: Final = frozenset({"mode", "uid", "gid", "mtime", "link_target"})
 # Facts that are computed from other bytes: kind -> (names, whether the cause may be a sibling).
@@ -81,6 +84,18 @@ def shown(name: str, value: Fact | None) -> str:
     if name == "mode" and isinstance(value, int) and not isinstance(value, bool):
         return mode_text(value)
     return fact_text(value)
+
+
+def hidden_properties(part: Part) -> str:
+    """Say what of a packed file system no fact shows: two that differ may differ in just that."""
+    kind = content_kind(part)
+    if kind not in PACKED_VOLUMES:
+        return ""
+    if part.facts.get("has_xattrs") is not False:
+        return f"content of the {kind}: extended attributes could not be compared"
+    if any(one.kind == "special" and "device" not in one.facts for _, one in part.walk()):
+        return f"content of the {kind}: numbers of devices could not be compared"
+    return ""
 
 
 def signs_alike(left: Part, right: Part) -> bool:

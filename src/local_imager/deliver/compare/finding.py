@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from local_imager.deliver.compare.verdict import Change
 from local_imager.deliver.compare.words import clean
@@ -11,6 +11,10 @@ from local_imager.deliver.inspect.parts import Part
 
 # ``derived`` follows from other differences within ``scope``; alone it counts as real.
 Class = Literal["real", "packing", "noise", "derived"]
+
+
+# The fact of a name that differs by an ID, version or number that stands for the same thing.
+SPELLING: Final = "spelling"
 
 
 @dataclass(frozen=True, slots=True)

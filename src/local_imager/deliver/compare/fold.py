@@ -13,7 +13,7 @@ from typing import Final
 from local_imager.deliver.compare.align import Spelling, content_kind
 from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_extensions
 from local_imager.deliver.compare.factwords import ENTRY_FACTS
-from local_imager.deliver.compare.finding import Finding, lies_in, volume_of
+from local_imager.deliver.compare.finding import SPELLING, Finding, lies_in, volume_of
 from local_imager.deliver.compare.meaning_diff import MODULES_EXTENSION, SCHEMATIC_EXTENSION
 from local_imager.deliver.compare.noise import CONTENT, kinds_of
 from local_imager.deliver.compare.semantic import Semantic
@@ -111,7 +111,7 @@ class _Folder:
     def place(self, finding: Finding) -> None:
         """Put a real difference below the headline that accounts for it, else on top."""
         owner = next((one for one in self.headlines if self._accounts(one, finding)), None)
-        owner = owner or self._text_owner(finding)
+        owner = owner or self._text_owner(finding) or self._name_owner(finding)
         if owner is None:
             owner = Headline(finding=finding)
             self.headlines.append(owner)
@@ -208,6 +208,16 @@ class _Folder:
                 if one and (one.words[0] | one.words[1]) & (used or one.words[0] | one.words[1]):
                     return headline
         return None
+
+    def _name_owner(self, finding: Finding) -> Headline | None:
+        """Return the headline that a name's ID or version is of, else that of the extensions."""
+        if finding.fact != SPELLING:
+            return None
+        for headline in self.headlines:
+            for one in (headline.semantic, *headline.meanings):
+                if one is not None and any(word in finding.values[0] for word in one.words[0]):
+                    return headline
+        return next((one for one in self.headlines if _topic(one) == "extension"), None)
 
 
 def _of_signing(semantic: Semantic, finding: Finding) -> bool:

@@ -16,12 +16,14 @@ from local_imager.deliver.compare.factwords import (
     DERIVED_FACTS,
     ENTRY_FACTS,
     FACT_WORDS,
+    PACKED_VOLUMES,
     PACKING_FACTS,
+    hidden_properties,
     noun,
     shown,
     signs_alike,
 )
-from local_imager.deliver.compare.finding import Class, Finding, join
+from local_imager.deliver.compare.finding import SPELLING, Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
 from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
 from local_imager.deliver.compare.verdict import Change
@@ -39,8 +41,6 @@ _PLACES: Final = frozenset({"partition", "pe-section", "boot-entry", "layer", *W
 _CATALOGUES: Final = frozenset({"boot.catalog", "boot.cat"})
 # Kinds that have no bytes of their own: their facts and children are all that there is.
 _BODILESS: Final = frozenset({"directory", "link", "special"})
-# File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
-_PACKED_VOLUMES: Final = frozenset({"squashfs", "erofs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class _Walker:
         left, right = spot.left, spot.right
         if left.kind != right.kind and self._unwrapped(spot):
             return
-        copy = self._is_copy(spot)
+        copy, before = self._is_copy(spot), len(self.found)
         self._facts(spot, ENTRY_FACTS if copy else None)
         if left.kind == right.kind == "partition" and left.offset != right.offset:
             values = f"offset {left.offset}", f"offset {right.offset}"
@@ -105,12 +105,11 @@ class _Walker:
         elif left.kind in WRAPPERS:
             self._wrapper(spot)
         elif not copy:
-            self._content(spot)
+            self._content(spot, before)
 
-    def _content(self, spot: _Spot) -> None:
+    def _content(self, spot: _Spot, before: int) -> None:
         """Compare parts whose bytes differ, or whose bytes are not known to be equal."""
         left, right = spot.left, spot.right
-        before = len(self.found)
         self._extent(spot)
         if left.children or right.children:
             self._children(spot)
@@ -121,8 +120,13 @@ class _Walker:
             self._unknown(spot, left.unread or right.unread)
         elif not (left.children or right.children):
             self._leaf(spot)
-        elif not self._explained(spot, before):
-            self._rest(spot)
+        else:
+            hidden = hidden_properties(left) or hidden_properties(right)
+            if hidden:
+                values = content_text(left), content_text(right)
+                self._add(spot, hidden, "hidden", values, scope=spot.path, lessens=False)
+            elif not self._explained(spot, before):
+                self._rest(spot)
 
     def _extent(self, spot: _Spot) -> None:
         """Compare sizes where they are properties of their own."""
@@ -142,11 +146,10 @@ class _Walker:
                 self._add(spot, "size of the disk", "size", sizes, scope=spot.path)
 
     def _explained(self, spot: _Spot, before: int) -> bool:
-        """Say whether something was found inside, or in a fact of the part itself."""
-        if len(self.found) > before:
-            return True
-        mine = [one for one in self.found[-64:] if one.left is spot.left and one.path == spot.path]
-        return any(one.group != "derived" for one in mine)
+        """Say whether something was found inside, or in a fact that the part's own bytes say."""
+        return any(
+            one.left is not spot.left or one.fact not in ENTRY_FACTS for one in self.found[before:]
+        )
 
     def _children(self, spot: _Spot) -> None:
         if len(spot.holders) >= _MAX_DEPTH:
@@ -170,9 +173,10 @@ class _Walker:
 
     def _renamed(self, spot: _Spot) -> None:
         mine, other = self._spellings
-        if mine.of(spot.left.name) == other.of(spot.right.name):
-            return
         values = clean(spot.left.name), clean(spot.right.name)
+        if mine.of(spot.left.name) == other.of(spot.right.name):
+            self._add(spot, "name", SPELLING, values)
+            return
         numbered = spot.left.name.startswith("segment ") and spot.right.name.startswith("segment ")
         self._add(spot, "name", "name", values, scope=_parent(spot.path) if numbered else None)
 
@@ -249,7 +253,7 @@ class _Walker:
     def _rest(self, spot: _Spot) -> None:
         """Name bytes that differ although every part and fact of theirs is equal."""
         values = content_text(spot.left), content_text(spot.right)
-        if kinds_of(spot.left) & kinds_of(spot.right) & _PACKED_VOLUMES:
+        if kinds_of(spot.left) & kinds_of(spot.right) & PACKED_VOLUMES:
             self._add(spot, "compression", REST, values, group="packing")
         else:
             self._add(spot, f"bytes of the {noun(spot.left)} outside of its parts", REST, values)
@@ -298,8 +302,8 @@ class _Walker:
         )
         values = shown(name, first), shown(name, second)
         words = FACT_WORDS.get(name, clean(name.replace("_", " ")))
-        if left.kind not in ("file", "directory", "link", "special") and name not in ("mode",):
-            words = f"{words} of the {noun(left)}"
+        if name not in ENTRY_FACTS:
+            words = f"{words} of the {noun(left) if left.kind == right.kind else 'part'}"
         self._add(
             spot,
             words,
