@@ -124,8 +124,8 @@ def test_a_whole_set_equals_the_factorys_but_for_named_noise(
     assert not any(one["verified"] for one in foreign)
     # What is there is not asked for again, and needs no network.
     asked = len(factory.requests)
-    again = compare_set(program, factory, schematic, *ASSETS, "--offline")
-    assert verdicts(again) == found
+    again = compare_set(program, factory, schematic, KERNEL, CMDLINE, "--offline")
+    assert verdicts(again) == {asset: found[asset] for asset in (KERNEL, CMDLINE)}
     assert len(factory.requests) == asked
     program("store", "ls").expect(0, "(foreign, unverified)")
     program.fsck()
@@ -187,11 +187,11 @@ def test_a_factory_that_does_not_know_the_schematic(
 def test_a_killed_download_goes_on_where_it_stopped(
     program: Program, factory: FactoryServer, schematic_id: str, theirs: dict[str, Path]
 ) -> None:
-    size, stop = theirs[ISO].stat().st_size, 64 * PIECE_BYTES
+    size, stop = theirs[KERNEL].stat().st_size, 64 * PIECE_BYTES
     assert size > 2 * stop
     factory.faults = Faults(stall_after=stop)
-    name = f"factory:{schematic_id}/{NEWEST}/{ISO}"
-    order = ("compare", theirs[ISO], name, "--factory", factory.url)
+    name = f"factory:{schematic_id}/{NEWEST}/{KERNEL}"
+    order = ("compare", theirs[KERNEL], name, "--factory", factory.url)
     for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
         factory.requests.clear()
         call = program.start(*order)
@@ -221,8 +221,8 @@ def partial_bytes(program: Program) -> int:
 def test_two_processes_fetch_a_file_once(
     program: Program, factory: FactoryServer, schematic_id: str, theirs: dict[str, Path]
 ) -> None:
-    name = f"factory:{schematic_id}/{NEWEST}/{ISO}"
-    order = ("compare", theirs[ISO], name, "--factory", factory.url)
+    name = f"factory:{schematic_id}/{NEWEST}/{KERNEL}"
+    order = ("compare", theirs[KERNEL], name, "--factory", factory.url)
     for call in [program.start(*order) for _ in range(2)]:
         call.wait().expect(0, "identical bytes")
     assert len([t for t in factory.asked() if t.startswith("/cache/")]) == 1
