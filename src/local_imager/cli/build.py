@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from local_imager.cli.build_matrix import (
+    BuildFlags,
+    MatrixFlags,
+    build_cells,
+    matrix_options,
+)
 from local_imager.cli.lock import LockedCommand, locked_option, read_locked
+from local_imager.cli.timings import print_timings, timings_document
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from local_imager.cli.context import App
-    from local_imager.pipeline import BuildResult
+    from local_imager.pipeline import BuildOrder, BuildResult
+    from local_imager.pipeline.timing import Stopwatch
 
 
 def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
@@ -24,9 +32,10 @@ def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str
 
 
 @click.command("build", cls=LockedCommand)
-@click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("schematic", type=click.Path(dir_okay=False, allow_dash=True), required=False)
 @click.argument("assets", nargs=-1, metavar="[ASSET]...", shell_complete=complete_asset)
-@click.option("--version", required=True, metavar="V", help="Talos version, such as v1.9.0.")
+@click.option("--version", metavar="V", help="Talos version, such as v1.9.0.")
+@matrix_options
 @click.option("--out", metavar="DIR", help="Directory that files are exported to (default: out).")
 @click.option("--no-export", is_flag=True, help="Keep the result in the store only.")
 @click.option("--builder", metavar="V|newest|same", help="Which imager runs (default: newest).")
@@ -48,80 +57,119 @@ def complete_asset(_ctx: click.Context, _param: click.Parameter, incomplete: str
     is_flag=True,
     help="Build all of it again in other surroundings and compare (exit status 4: it differs).",
 )
+@click.option("--timings", is_flag=True, help="Show where the time went, phase by phase.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan, as `plan` does.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def build(
     ctx: click.Context,
     /,
-    schematic: str,
+    schematic: str | None,
     assets: tuple[str, ...],
-    version: str,
-    out: str | None,
-    no_export: bool,
-    exact: bool,
-    offline: bool,
-    rebuild: bool,
+    version: str | None,
     verify_reproducible: bool,
     dry_run: bool,
-    locked: str | None,
-    as_json: bool,
-    **flags: object,
+    **flags: Any,
 ) -> None:
     """Build ASSETs of a SCHEMATIC (a file, or - for standard input) and export them.
 
     Assets have the factory's path names: metal-amd64.iso, nocloud-amd64.raw.xz,
     installer-arm64.tar, metal-amd64-secureboot-uki.efi, … Without any, the ISO for this machine's
     architecture is built.
-    """
-    if dry_run:
-        from local_imager.cli.plan import plan
 
-        forwarded = {"builder": flags["builder"], "source": flags["source"]}
-        forwarded["secureboot_keys"] = flags["secureboot_keys"]
-        ctx.invoke(
-            plan,
-            schematic=schematic,
-            assets=assets,
-            version=version,
-            offline=offline,
-            locked=locked,
-            as_json=as_json,
-            **forwarded,
-        )
+    With --matrix a file says what is built: schematics × versions × architectures × assets.
+    """
+    matrix = MatrixFlags.taken_from(flags)
+    how = BuildFlags.taken_from(flags)
+    if matrix.file is not None:
+        alone = {"SCHEMATIC": schematic, "--version": version, "--dry-run": dry_run}
+        matrix.refuse({**alone, "--verify-reproducible": verify_reproducible})
+        app = ctx.obj.with_flags(flags)
+        ctx.exit(build_cells(app, matrix, how, _watched(app, how)))
+    matrix.refuse_alone()
+    for parameter in ctx.command.params:
+        if parameter.name in ("schematic", "version") and not ctx.params[parameter.name]:
+            raise click.MissingParameter(ctx=ctx, param=parameter)
+    if dry_run:
+        _show_plan(ctx, how, schematic, assets, version, flags)
         return
     from local_imager.pipeline import BuildOrder, default_asset
     from local_imager.schematic.parse import read_schematic
 
-    app: App = ctx.obj.with_flags({**flags, "out": out})
+    app = ctx.obj.with_flags(flags)
+    watch = _watched(app, how)
     order = BuildOrder(
-        read_schematic(schematic),
-        version,
+        read_schematic(str(schematic)),
+        str(version),
         assets or (default_asset(),),
-        exact=exact,
-        offline=offline,
-        rebuild=rebuild,
-        export_to=None if no_export else app.settings.out,
-        lock=read_locked(locked),
+        exact=how.exact,
+        offline=how.offline,
+        rebuild=how.rebuild,
+        export_to=None if how.no_export else app.settings.out,
+        lock=read_locked(how.locked),
     )
+    ctx.exit(_build(app, order, how, watch, verify=verify_reproducible))
+
+
+def _build(
+    app: App, order: BuildOrder, how: BuildFlags, watch: Stopwatch | None, *, verify: bool
+) -> int:
+    """Build, print what came of it, and return the exit code."""
     results = app.factory.build(order)
-    documents = [result.as_dict() for result in results]
-    if not as_json:
+    documents: list[dict[str, Any]] = [result.as_dict() for result in results]
+    if not how.as_json:
         _print_table(results)
     answers = None
-    if verify_reproducible:
+    if verify:
         from local_imager.cli import reproduce
 
         answers = reproduce.verified(app, order, results)
         documents = reproduce.with_answers(documents, answers)
-        if not as_json:
+        if not how.as_json:
             reproduce.print_answers(answers)
-    if as_json:
+    if how.as_json:
         import json
 
-        click.echo(json.dumps(documents, indent=2))
-    if answers is not None:
-        ctx.exit(reproduce.exit_code(answers))
+        document: object = documents
+        if watch is not None:
+            document = {"results": documents, **timings_document(watch)}
+        click.echo(json.dumps(document, indent=2))
+    elif watch is not None:
+        print_timings(watch)
+    return reproduce.exit_code(answers) if answers is not None else 0
+
+
+def _watched(app: App, how: BuildFlags) -> Stopwatch | None:
+    """Let a stopwatch hear every event of the command, if timings are asked for."""
+    if not how.timings:
+        return None
+    from local_imager.pipeline.timing import Stopwatch, process_start_s
+
+    watch = app.sink = Stopwatch(app.sink, process_start_s())
+    return watch
+
+
+def _show_plan(
+    ctx: click.Context,
+    how: BuildFlags,
+    schematic: str | None,
+    assets: tuple[str, ...],
+    version: str | None,
+    flags: Mapping[str, Any],
+) -> None:
+    from local_imager.cli.plan import plan
+
+    forwarded = {name: flags[name] for name in ("builder", "source", "secureboot_keys")}
+    ctx.invoke(
+        plan,
+        schematic=schematic,
+        assets=assets,
+        version=version,
+        offline=how.offline,
+        locked=how.locked,
+        as_json=how.as_json,
+        **forwarded,
+    )
 
 
 def _print_table(results: Sequence[BuildResult]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,15 +144,18 @@ class _Unit:
 
 
 class _CellSink:
-    """Hands events on under the name of the unit that they belong to."""
+    """Hands events on under the name of the unit that they belong to; what was said, once."""
 
-    def __init__(self, sink: EventSink, label: str) -> None:
-        self._sink, self._label = sink, label
+    def __init__(self, sink: EventSink, label: str, said: set[str]) -> None:
+        self._sink, self._label, self._said = sink, label, said
 
     def emit(self, event: Event) -> None:
         """Hand the event on with the unit's label before its subject or text."""
         if isinstance(event, Message):
-            self._sink.emit(replace(event, text=f"{self._label}: {event.text}"))
+            text = f"{self._label}: {event.text}"
+            if event.level == "log" or text not in self._said:
+                self._said.add(text)
+                self._sink.emit(replace(event, text=text))
         else:
             self._sink.emit(replace(event, subject=f"{self._label} {event.subject}"))
 
@@ -164,7 +167,7 @@ def build_matrix(
     runner: Runner,
     sink: EventSink,
     cancel: threading.Event,
-) -> Iterator[CellResult]:
+) -> Generator[CellResult, None, None]:
     """Build all cells and yield each as soon as it is known what became of it.
 
     Nothing is raised for a cell that fails. When ``cancel`` is set what runs is stopped and cleaned
@@ -195,9 +198,11 @@ class _Matrix:
         self._shares = shares(order.jobs, self._memory(), len(self._units), factory.settings)
         self._told: queue.SimpleQueue[CellResult] = queue.SimpleQueue()
         self._images: dict[Requirement, VerifiedImage] = {}
+        self._said: set[str] = set()
         self._preparing = threading.Lock()
         self._ended = threading.Event()
-        self._pool = ThreadPoolExecutor(self._shares.at_once + 1, thread_name_prefix="cells")
+        self._pool = ThreadPoolExecutor(self._shares.at_once, thread_name_prefix="cells")
+        self._preparer = threading.Thread(target=self._prepare_all, name="prepare", daemon=True)
         # Units are prepared when a worker is about to be free, not all before the first is built.
         self._room = threading.Semaphore(self._shares.at_once + 1)
 
@@ -220,11 +225,13 @@ class _Matrix:
         """Begin nothing more, and wait for what runs."""
         self._ended.set()
         self._room.release(len(self._units))  # the one that prepares may wait for room
+        if self._preparer.ident is not None:
+            self._preparer.join()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def results(self) -> Iterator[CellResult]:
         self._sink.emit(Message(_begin_sentence(self._order.cells, self._shares)))
-        self._pool.submit(self._prepare_all)
+        self._preparer.start()
         left = {cell.key for cell in self._order.cells}
         while left:
             told = self._told.get()
@@ -263,7 +270,7 @@ class _Matrix:
             memory_bytes=self._shares.memory_bytes,
             max_builds=max(self._factory.settings.max_builds, self._shares.at_once),
         )
-        sink = _CellSink(self._sink, label)
+        sink = _CellSink(self._sink, label, self._said)
         offline = self._order.offline
         return self._factory.sharing(settings, sink, self._cancel, self._runner, offline=offline)
 

@@ -7,7 +7,7 @@ fault is told with its line.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
@@ -46,7 +46,7 @@ class Cell:
     """One asset to build; ``file`` is the schematic's as the matrix names it."""
 
     file: str
-    schematic: Schematic
+    schematic: Schematic = field(compare=False)
     schematic_id: str
     version: str
     asset: str
