@@ -47,6 +47,7 @@ FACT_WORDS: Final[Mapping[str, str]] = {
 
 
 def noun(part: Part) -> str:
+    """Return what a part is called in a sentence."""
     nouns = {
         "data": "file",
         "document": "file",

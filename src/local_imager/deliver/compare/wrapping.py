@@ -54,4 +54,5 @@ def wrapping(part: Part) -> str:
 
 
 def wrapper_words(part: Part) -> str:
+    """Name what of a wrapper differs when two of a kind hold the same."""
     return "compression" if part.kind == "compressed" else f"layout of the {part.kind} file"
