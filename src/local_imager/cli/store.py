@@ -13,6 +13,7 @@ from local_imager.cli.sizes import human_size
 from local_imager.errors import ExitCode, InputError, NotFound
 
 if TYPE_CHECKING:
+    from local_imager.store.foreign import ForeignFile
     from local_imager.store.gc import Collected
     from local_imager.store.records import StoredAsset
     from local_imager.store.store import Store
@@ -84,12 +85,15 @@ def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
 @_json_option
 @click.pass_context
 def show(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Show one asset: NAME is ID/VERSION/ASSET (ID may be cut short) or the begin of a digest."""
+    """Show one asset: NAME is ID/VERSION/ASSET (ID may be cut short) or the begin of a digest.
+
+    A foreign file is shown by the name that `store ls` gives it.
+    """
     opened = _store(ctx)
-    asset = opened.show(name)
+    asset = _meant(opened, name)
     attached = [
         {"type": d.artifact_type, "digest": str(d.digest), "size_bytes": d.size_bytes}
-        for d in opened.layout.referrers(asset.manifest_digest)
+        for d in opened.layout.referrers(asset.manifest.digest)
     ]
     intact = opened.layout.intact(asset.digest, asset.size_bytes)
     document: dict[str, Any] = {**asset.as_dict(), "intact": intact, "attached": attached}
@@ -140,21 +144,21 @@ def remove(ctx: click.Context, names: tuple[str, ...], as_json: bool) -> None:
     opened = _store(ctx)
     known = {entry.ref_name for entry in opened.images()}
     known |= {entry.ref_name for entry in opened.layout.entries() if is_incoming(entry)}
-    full = [name if name in known else _full_name(opened, name) for name in names]
+    full = [name if name in known else _meant(opened, name).name for name in names]
     _report(collect(opened, Rules(names=full)), as_json)
 
 
-def _full_name(opened: Store, name: str) -> str:
-    """Return the full name of the asset, else of the foreign file, that a name means."""
+def _meant(opened: Store, name: str) -> StoredAsset | ForeignFile:
+    """Return the asset, else the foreign file, that a name means."""
     from local_imager.store.foreign import find_foreign
 
     try:
-        return opened.show(name).name
+        return opened.show(name)
     except NotFound:
         foreign = find_foreign(opened.layout, name)
         if foreign is None:
             raise
-        return foreign.name
+        return foreign
 
 
 @store.command("gc")
