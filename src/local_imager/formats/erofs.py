@@ -216,7 +216,7 @@ class ErofsVolume:
         self._listed_left -= inode.size_bytes
         if inode.size_bytes > _MAX_DIRECTORY_BYTES or self._listed_left < 0:
             raise FormatError("directories of an erofs are longer than any real ones")
-        content = self.content(inode)
+        content = self._listable(inode)
         names = set()
         for at in range(0, inode.size_bytes, self.block_bytes):
             block = content.read(at, min(self.block_bytes, inode.size_bytes - at))
@@ -233,6 +233,12 @@ class ErofsVolume:
                 names.add(name)
                 yield os.fsdecode(name), self.inode(number)
 
+    def _listable(self, inode: Inode) -> Source:
+        """Return the content of a directory or link; mkfs.erofs packs neither."""
+        if inode.is_packed:
+            raise FormatError("a directory or symbolic link of an erofs is compressed")
+        return self.content(inode)
+
     def _entry(self, path: str, inode: Inode) -> Entry:
         kinds: dict[int, EntryKind] = {
             stat.S_IFREG: "file",
@@ -244,7 +250,7 @@ class ErofsVolume:
         if kind == "link":
             if inode.size_bytes > _MAX_LINK_BYTES:
                 raise FormatError(f"a symbolic link of {inode.size_bytes} bytes in an erofs")
-            target = os.fsdecode(self.content(inode).read(0, inode.size_bytes))
+            target = os.fsdecode(self._listable(inode).read(0, inode.size_bytes))
         return Entry(
             path=path,
             kind=kind,

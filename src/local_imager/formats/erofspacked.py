@@ -30,7 +30,8 @@ _BIG: Final = 0x2 | 0x4
 _INLINE: Final = 0x8
 _INTERLACED: Final = 0x10
 _FRAGMENT: Final = 0x20
-# The kernel's own ceilings (internal.h), and a file of 1 GiB.
+# The kernel's own ceilings (internal.h, zmap.c), and a file of 1 GiB in clusters of 4 KiB.
+_MAX_CLUSTER_LOG: Final = 14
 _MAX_STORED_BYTES: Final = 1 << 20
 _MAX_EXTENT_BYTES: Final = 12 << 20
 _MAX_CLUSTERS: Final = 1 << 18
@@ -79,7 +80,7 @@ class PackedContent:
             self._extents: list[_Extent] = []
             return
         count = -(-self.size_bytes // (1 << self._log))
-        if count > _MAX_CLUSTERS:
+        if count > _MAX_CLUSTERS or self._log > _MAX_CLUSTER_LOG:
             raise FormatError("a compressed file of an erofs is larger than any real one")
         full = inode.has_full_index
         clusters, index_end = self._full(at + 16, count) if full else self._packs(at + 8, count)
@@ -154,7 +155,7 @@ class PackedContent:
             for begin in range(0, number, each):
                 packs.append((at, size, min(each, number - begin)))
                 at += size
-        if self._log > (12 if dense else 14):
+        if dense and self._log > 12:
             raise FormatError("an index of an erofs has clusters too large for its form")
 
         def clusters() -> Iterator[_Cluster]:

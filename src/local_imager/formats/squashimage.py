@@ -23,6 +23,7 @@ _METADATA_BYTES: Final = 8192
 # The largest directory tree that is read; extensions (firmware, drivers) have some thousands.
 _MAX_ENTRIES: Final = 100_000
 _MAX_DEPTH: Final = 128
+_MAX_LINK_BYTES: Final = 4096
 # Per entry: its name, its inode, and what an inode has behind it, each over a border of blocks.
 _STEPS_PER_ENTRY: Final = 12
 _MAX_METADATA_BYTES: Final = 64 << 20
@@ -201,6 +202,8 @@ def _entry(path: str, inode: Any) -> Entry:
         stat.S_IFLNK: "link",
     }
     kind = kinds.get(stat.S_IFMT(mode), "special")
+    if kind == "link" and len(inode._symlink) > _MAX_LINK_BYTES:
+        raise FormatError(f"a symbolic link of {len(inode._symlink)} bytes in a squashfs")
     return Entry(
         path=path,
         kind=kind,

@@ -122,6 +122,8 @@ def test_a_directory_in_itself_is_refused() -> None:
         ("lib", 8, "<I", 0xFFFFFFFF, "longer than any real ones"),
         ("lib", 8, "<I", 60000, "outside|block|ends before"),
         ("lib/deep/link", 8, "<I", 0xFFFFFF, "symbolic link of 16777215 bytes"),
+        ("lib", 0, "<H", 1 << 1, "is compressed"),
+        ("lib/deep/link", 0, "<H", 3 << 1, "is compressed"),
         ("bin/tool", 0, "<H", 7 << 1, "a layout that is not known"),
     ],
 )

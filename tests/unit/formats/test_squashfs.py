@@ -148,6 +148,25 @@ def test_a_directory_in_itself_is_refused() -> None:
         read_squashfs(BytesSource(_repacked(image, plain)))
 
 
+def test_a_link_longer_than_any_path_is_refused() -> None:
+    """The inode table is written anew, with a length of 5,000 bytes for a link."""
+    import zlib
+
+    image = _image("gzip")
+    at, _, _ = _tables(image)
+    size = int.from_bytes(image[at : at + 2], "little")
+    table = bytearray(zlib.decompress(image[at + 2 : at + 2 + size]))
+    place = table.index(b"../../etc/hello") - 4
+    table[place : place + 4] = struct.pack("<I", 5000)
+    struct.pack_into("<Q", image, 64, len(image))
+    rest = bytes(8192 - len(table))
+    image += (8192 | 0x8000).to_bytes(2, "little") + table + rest
+    image += (8192 | 0x8000).to_bytes(2, "little") + bytes(8192)
+    struct.pack_into("<Q", image, 40, len(image))
+    with pytest.raises(FormatError, match="symbolic link of 5000 bytes"):
+        read_squashfs(BytesSource(bytes(image)))
+
+
 def _tables(image: bytearray) -> tuple[int, int, int]:
     inodes, directories, fragments = struct.unpack_from("<QQQ", image, 64)
     return inodes, directories, fragments
