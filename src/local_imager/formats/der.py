@@ -69,7 +69,7 @@ def read_item(data: bytes) -> Item:
         count = length & 0x7F
         begin += count
         length = int.from_bytes(data[2:begin], "big")
-        if not 1 <= count <= 4 or begin > len(data):
+        if not 1 <= count <= 4:
             raise FormatError("ASN.1: a length is not in the form that DER has")
     if begin + length > len(data):
         raise FormatError("ASN.1: a value is cut off")

@@ -163,6 +163,12 @@ def _swapped(files: Files, old: bytes, new: bytes) -> Files:
     return {name: new if content == old else content for name, content in files.items()}
 
 
+def _other_manifest() -> Files:
+    files = _oci()
+    digest = json.loads(files["index.json"])["manifests"][0]["digest"]
+    return files | {f"blobs/{digest.replace(':', '/')}": b'{"layers": [], "config": {}}'}
+
+
 def _nested(depth: int) -> Files:
     files = _oci()
     for _ in range(depth):
@@ -186,6 +192,7 @@ def _nested(depth: int) -> Files:
         (_docker(Layers=["../x"]), "does not hold"),
         (_docker(config=[]), "shape"),
         (_swapped(_oci(), _json(_CONFIG), b"{}"), "does not have its digest"),
+        (_other_manifest(), "does not have its digest"),
         (_oci(config=b"{"), "not JSON"),
         (_oci() | {"index.json": b"[]"}, "shape"),
         (_oci() | {"index.json": b'{"manifests": [{"digest": "sha256:../../x"}]}'}, "no SHA-256"),

@@ -189,16 +189,20 @@ def test_an_appended_partition_is_the_boot_image(tmp_path: Path, tree: Path) -> 
     (tmp_path / "esp").write_bytes(b"ESP" * 100_000)
     argv = ["xorriso", "-as", "mkisofs", "-quiet", "-R", "-append_partition", "2", "0xef"]
     argv += [str(tmp_path / "esp"), "-appended_part_as_gpt", "-e"]
-    argv += ["--interval:appended_partition_2:all::", "-no-emul-boot", "-boot-load-size", "0"]
+    argv += ["--interval:appended_partition_2:all::", "-no-emul-boot"]
     path = tmp_path / "x.iso"
     subprocess.run([*argv, "-o", str(path), str(tree)], check=True, capture_output=True)
-    with FileSource(path) as source:
-        volume = read_iso(source)
-        [entry] = volume.boot.entries
-        image = volume.open_boot_image(entry)
-        assert volume.file_at(entry.offset) is None
-        assert image.read(0, 300_000) == b"ESP" * 100_000
-        assert image.size_bytes < source.size_bytes - entry.offset
+    data = bytearray(path.read_bytes())
+    [stated] = read_iso(BytesSource(bytes(data))).boot.entries
+    at = read_iso(BytesSource(bytes(data))).boot.offset + 32 + 6
+    data[at : at + 2] = bytes(2)  # as it is for an ESP of more than 32 MB
+    volume = read_iso(BytesSource(bytes(data)))
+    [entry] = volume.boot.entries
+    assert stated.load_sectors * 512 >= 300_000 and entry.load_sectors == 0
+    image = volume.open_boot_image(entry)
+    assert volume.file_at(entry.offset) is None
+    assert image.read(0, 300_000) == b"ESP" * 100_000
+    assert image.size_bytes < len(data) - entry.offset
 
 
 # By hand: what xorriso does not write.
@@ -248,8 +252,15 @@ def test_a_name_in_pieces_over_a_continuation() -> None:
     assert (entry.path, entry.mode, entry.uid, entry.gid) == ("startend", 0o600, 5, 6)
 
 
+def test_bytes_before_the_entries_are_passed_over_where_the_volume_says_so() -> None:
+    area = b"\x7fxyz" + b"NM\x0b\x01\x00hidden"
+    root = listing(ROOT, [record(b"A", 22, 1, use=area)], use=ROCK_RIDGE[:6] + b"\4" + REFERENCE)
+    [entry] = read_iso(BytesSource(make_iso({ROOT: root, 22: b"x"}))).entries
+    assert entry.path == "hidden"
+
+
 def test_rock_ridge_is_not_guessed_from_bytes_that_look_like_it() -> None:
-    use = posix(0o100600) + b"NM\x0a\x01\x00hidden"
+    use = posix(0o100600) + b"NM\x0b\x01\x00hidden"
     [entry] = read_iso(BytesSource(_plain(record(b"A", 22, 1, use=use), s22=b"x"))).entries
     assert (entry.path, entry.mode) == ("A", None)
 
@@ -295,6 +306,11 @@ def _deep(levels: int) -> bytes:
     return make_iso({**sectors, 20 + levels: listing(20 + levels, [])})
 
 
+def _damaged_catalog() -> bytes:
+    data = catalog(boot_entry(25, 4)).replace(b"\0\0\0\0", b"\1\0\0\0", 1)
+    return make_iso({ROOT: listing(ROOT, []), 24: data}, extra=[boot_record(24)])
+
+
 def _endless_catalog() -> bytes:
     data = catalog(boot_entry(25, 4), *[boot_section(0, 0, last=False)] * 70)
     data += boot_section(0, 0xFFFF) + boot_entry(25, 4) * 80
@@ -336,6 +352,7 @@ _CE_LOOP = continued(21, 0, 28)
         (_rock_ridge(record(b"A", use=posix(0o040755))), "agree with itself"),
         (_rock_ridge(record(b"A", use=b"CL\x0c\x01" + bytes(8))), "cut off|not where"),
         (_endless_catalog(), "boot entries"),
+        (_damaged_catalog(), "catalogue of the image is damaged"),
         (
             make_iso({ROOT: listing(ROOT, []), 24: b"\1" + bytes(63)}, extra=[boot_record(24)]),
             "catalogue of the image is damaged",
