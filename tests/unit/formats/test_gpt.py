@@ -17,6 +17,7 @@ from tests.diskfiles import (
     empty_file,
     gpt_disk,
     gpt_entry,
+    gpt_header,
     mbr_entries,
     patched,
     tool,
@@ -124,6 +125,15 @@ def test_copies_that_disagree_and_a_disk_that_grew() -> None:
     assert table_of(mixed).faults == ("the primary and the backup GPT disagree",)
     grown = DISK + bytes(4096)
     assert table_of(grown).faults == ("the backup GPT is not at the end of the disk",)
+
+
+def test_a_header_that_was_made_for_another_place_is_not_taken() -> None:
+    elsewhere = gpt_header(
+        5, 2047, 2, b"".join(TWO).ljust(128 * 128, b"\0"), SECTORS, guid=LINUX, count=128
+    )
+    table = table_of(patched(DISK, 512, elsewhere))
+    assert table.faults == ("the primary GPT is damaged: its header was made for another place",)
+    assert table.disk_guid == "11111111-2222-3333-4444-555555555555"
 
 
 def test_a_disk_that_was_cut_off_is_refused() -> None:
