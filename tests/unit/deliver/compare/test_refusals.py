@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from local_imager.schematic.parse import parse_schematic
 from local_imager.store.foreign import foreign_files
 from local_imager.store.store import Store
 from tests.factoryserver import FactoryServer, factory_server
+from tests.scriptedhttp import Ask, scripted_server
 
 ID = "376567988ad370138ad8b2698212367b8edcb69b5fd68c80be1f2ec7d603b4ba"
 ISO = FactoryAsset(ID, "v1.13.0", "metal-amd64.iso")
@@ -184,3 +187,34 @@ def test_a_factory_that_gives_another_id_is_told(
     refused = http_bytes(400, "X-Nothing: 1", b"no such field\n")
     with pytest.raises(SourceError, match="no such field"):
         client(raw_server(refused)).upload(SCHEMATIC)
+
+
+def test_a_factory_that_wants_a_login_gets_the_one_of_its_host(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Enterprise factories have logins; they are kept where `docker login` keeps them."""
+    right = "Basic " + base64.b64encode(b"me:word").decode()
+
+    def script(ask: Ask) -> None:
+        if ask.headers.get("authorization") != right:
+            text = b"authentication required to access this schematic\n"
+            ask.answer(401, text, WWW_Authenticate='Basic realm="factory"')
+        elif ask.path.startswith("/image/"):
+            ask.answer(302, Location=f"http://localhost:{ask.server.address.split(':')[1]}/cache")
+        else:
+            ask.answer(200, b"a secret iso")
+
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with scripted_server(script) as server:
+        with pytest.raises(SourceError, match="authentication required") as caught:
+            client(server.url).fetch(store, ISO)
+        assert caught.value.code == "unauthorized"
+        assert f"docker login {server.address}" in caught.value.hint
+        auths = {server.address: {"auth": right.removeprefix("Basic ")}}
+        (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+        server.requests.clear()
+        # The place that it redirects to is another host, and learns no password.
+        with pytest.raises(SourceError, match="authentication required"):
+            client(server.url).fetch(store, ISO)
+        sent = [(path.split("/")[1], said.get("authorization")) for path, said in server.requests]
+        assert sent == [("image", None), ("image", right), ("cache", None)]
