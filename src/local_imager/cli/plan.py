@@ -87,4 +87,10 @@ def _print_entry(entry: PlannedAsset, document: Mapping[str, object]) -> None:
         click.echo(f"  {requirement.role:<20} {requirement.reference}  {where}")
     text = yaml.safe_dump(document["profile"], sort_keys=False)
     click.echo("  profile:\n" + "".join(f"    {line}\n" for line in text.splitlines()), nl=False)
-    click.echo("  by hand:\n    " + entry.command)
+    by_hand = "by hand"
+    if entry.normalised:
+        click.echo(
+            "  initramfs: packed with its extensions in a run of its own, times set to the epoch"
+        )
+        by_hand = "by hand (the same content in one run, with the time of that run in it)"
+    click.echo(f"  {by_hand}:\n    {entry.command}")

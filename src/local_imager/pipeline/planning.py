@@ -145,6 +145,8 @@ class Planner:
             return None
 
     def _described(self, entry: BuildPlan, order: BuildOrder) -> PlannedAsset:
+        from local_imager.build.record import normalises
+
         images = tuple(self._described_image(item) for item in entry.requirements)
         handed, cached = entry, False
         try:
@@ -158,7 +160,8 @@ class Planner:
             self._sink.emit(Message(f"{entry.asset}: {error.message}", "warning"))
         builder = next((str(i.reference) for i in images if i.role == "builder"), "IMAGER")
         command = command_by_hand(handed, builder, self._settings)
-        return PlannedAsset(entry, images, cached, command)
+        normalised = normalises(entry, exact=order.exact)
+        return PlannedAsset(entry, images, cached, command, normalised)
 
     def _described_image(self, requirement: Requirement) -> PlannedImage:
         from local_imager.sources.fetch import held_descriptor

@@ -108,12 +108,17 @@ class PlannedImage:
 
 @dataclass(frozen=True, slots=True)
 class PlannedAsset:
-    """A plan with what is known of its images; ``command`` is the ``docker run`` line by hand."""
+    """A plan with what is known of its images; ``command`` is the ``docker run`` line by hand.
+
+    ``normalised`` says that a build makes it in two runs, with a normalised initramfs between them
+    (docs/reproducible.md); the command then makes the same content, but not the same bytes.
+    """
 
     plan: BuildPlan
     requirements: tuple[PlannedImage, ...]
     cached: bool
     command: str
+    normalised: bool = False
 
     def as_dict(self, *, show_secrets: bool = False) -> dict[str, Any]:
         """Return the JSON object of the asset; an embedded configuration is shown when asked."""
@@ -130,6 +135,7 @@ class PlannedAsset:
             "builder": str(self.plan.builder) if self.plan.builder else None,
             "resolved": self.plan.resolved,
             "cached": self.cached,
+            "initramfs": "normalised" if self.normalised else None,
             "warnings": list(self.plan.warnings),
             "command": self.command,
         }

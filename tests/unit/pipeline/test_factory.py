@@ -167,3 +167,14 @@ def test_a_cancelled_build_leaves_no_working_files(world: World) -> None:
         factory.build(order("kernel-amd64"))
     assert caught.value.exit_code == 130
     assert not list(factory.store.work_dir.iterdir())
+
+
+def test_a_plan_says_what_is_made_from_a_normalised_initramfs(
+    world: World, runner: FakeRunner
+) -> None:
+    factory = Factory(settings_for(world), runner=runner)
+    wanted = order("kernel-amd64", "metal-amd64-uki.efi")
+    assert [entry.as_dict()["initramfs"] for entry in factory.plan(wanted)] == [None, "normalised"]
+    exact = factory.plan(replace(wanted, exact=True))
+    assert [entry.as_dict()["initramfs"] for entry in exact] == [None, None]
+    assert not runner.requests

@@ -13,6 +13,7 @@ from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 from local_imager.store.fsck import check
 from local_imager.store.gc import Rules, collect
+from local_imager.store.intermediates import KeptInitramfs
 from local_imager.store.records import StoredAsset
 from local_imager.store.store import Store
 from tests.images import IMAGE, make_sample
@@ -177,3 +178,23 @@ def test_a_partial_download_in_progress_stays(store: Store) -> None:
         collect(store, AT_ONCE)
         writer.commit()
     assert Layout.open(store.path).intact(WANTED.digest)
+
+
+def test_a_kept_initramfs_goes_by_age_and_size_as_assets_do(store: Store, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(b"an initramfs")
+    digest = Digest.of(b"an initramfs")
+    facts = {"key": "ab" * 32, "digest": str(digest)}
+    KeptInitramfs(store).keep("ab" * 32, made, facts, private=True)
+    assert store.layout.is_private(digest)
+    assert collect(store, AT_ONCE).names == ()
+    assert collect(store, Rules(keep_days=1, grace_s=-1)).names == ()
+    assert collect(store, Rules(max_bytes=1 << 30, grace_s=-1)).names == ()
+    assert check(store).clean
+    old_s = time.time() - 3 * 86_400
+    for blob in store.layout.blobs_dir.iterdir():
+        os.utime(blob, (old_s, old_s))
+    gone = collect(store, Rules(keep_days=1, grace_s=-1))
+    assert gone.names == ("local-imager/initramfs/" + "ab" * 32,)
+    assert digest in gone.blobs
+    assert KeptInitramfs(store).find("ab" * 32, tmp_path / "found") is None
