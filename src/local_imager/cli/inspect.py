@@ -13,6 +13,7 @@ from local_imager.errors import InputError, LocalImagerError, NotFound
 if TYPE_CHECKING:
     from local_imager.cli.context import App
     from local_imager.deliver.inspect.inspection import Inspection
+    from local_imager.deliver.inspect.limits import Digests
     from local_imager.store.store import Store
 
 
@@ -45,7 +46,10 @@ def inspect(
 
     store = _store(app, needed=not Path(what).exists())
     path = _path(what, store)
-    done = inspect_file(path, sink=app.sink, store=store, thorough=full)
+    whole: Digests = "all" if full else "parts"
+    shows_parts = as_json or parts or depth is not None
+    digests = whole if shows_parts or full else "meaning"
+    done = inspect_file(path, sink=app.sink, store=store, digests=digests)
     if schematic:
         click.echo(_schematic_of(done), nl=False)
     elif as_json:

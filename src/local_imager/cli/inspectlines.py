@@ -64,6 +64,8 @@ def lines_of(done: Inspection, *, parts: bool = False, depth: int | None = None)
     if parts:
         yield from _heading("parts")
         yield from _tree(done.tree, depth)
+        if any(part.size_bytes and not part.digest for _, part in done.tree.walk()):
+            yield click.style("  parts above 192 MiB get a digest with --full", dim=True)
     else:
         below = sum(1 for _ in done.tree.walk()) - 1
         if below:

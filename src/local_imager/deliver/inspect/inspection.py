@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from local_imager.deliver.inspect.limits import Limits
+from local_imager.deliver.inspect.limits import Digests, Limits
 from local_imager.deliver.inspect.meaning import Meaning
 from local_imager.deliver.inspect.parts import Part
 from local_imager.events import NULL_SINK, EventSink
@@ -53,18 +53,18 @@ def inspect_file(
     sink: EventSink = NULL_SINK,
     store: Store | None = None,
     limits: Limits | None = None,
-    thorough: bool = True,
+    digests: Digests = "all",
 ) -> Inspection:
     """Say what a file is.
 
-    ``store`` is asked for the build that made it. Without ``thorough`` large parts get no digest
-    and the files of a root file system are not read: quicker, and enough for the meaning. Raises
+    ``store`` is asked for the build that made it. With ``digests`` "parts" those above 192 MiB
+    get none, and with "meaning" the files of root file systems are not even read. Raises
     :class:`~local_imager.formats.source.FormatError` for a file that is damaged as a whole, and
     OSError for one that cannot be read.
     """
     with FileSource(path) as source:
         return inspect_source(
-            source, path.name, sink=sink, store=store, limits=limits, thorough=thorough
+            source, path.name, sink=sink, store=store, limits=limits, digests=digests
         )
 
 
@@ -75,7 +75,7 @@ def inspect_source(
     sink: EventSink = NULL_SINK,
     store: Store | None = None,
     limits: Limits | None = None,
-    thorough: bool = True,
+    digests: Digests = "all",
 ) -> Inspection:
     """Say what some bytes are; as :func:`inspect_file`."""
     from local_imager.deliver.inspect.known import find_known
@@ -83,7 +83,7 @@ def inspect_source(
     from local_imager.deliver.inspect.remake import remake_of
     from local_imager.deliver.inspect.tree import part_tree
 
-    tree = part_tree(source, name, limits=limits, sink=sink, thorough=thorough)
+    tree = part_tree(source, name, limits=limits, sink=sink, digests=digests)
     meaning = meaning_of(tree)
     known = None
     if store is not None:

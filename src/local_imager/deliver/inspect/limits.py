@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from local_imager.formats.source import CHUNK_BYTES, FormatError
+
+Digests = Literal["meaning", "parts", "all"]
+"""How much is hashed: what the meaning needs; every part but the largest; everything."""
 
 _GIB = 1 << 30
 _ZEROS = bytes(CHUNK_BYTES)

@@ -7,7 +7,7 @@ from importlib import import_module
 from types import MappingProxyType
 from typing import Final, cast
 
-from local_imager.deliver.inspect.limits import Limits
+from local_imager.deliver.inspect.limits import Digests, Limits
 from local_imager.deliver.inspect.parts import Part, PartKind
 from local_imager.deliver.inspect.walking import Inside, Opener, Walk
 from local_imager.events import NULL_SINK, EventSink
@@ -73,16 +73,15 @@ def part_tree(
     *,
     limits: Limits | None = None,
     sink: EventSink = NULL_SINK,
-    thorough: bool = True,
+    digests: Digests = "all",
 ) -> Part:
     """Return the tree of parts of some bytes; each byte is unpacked and hashed once.
 
-    Without ``thorough`` no digest is made of what is large or not needed for the meaning. What is
-    damaged inside has a reason in ``unread``. Raises :class:`FormatError` when the file is damaged
-    as a whole, or asks for more than ``limits``.
+    ``digests`` says how much is hashed. What is damaged inside has a reason in ``unread``. Raises
+    :class:`FormatError` when the file is damaged as a whole, or asks for more than ``limits``.
     """
     openers = {kind: _lazy(place) for kind, place in _OPENERS.items()}
-    with Walk(openers, limits or Limits(), sink, subject=name, thorough=thorough) as walk:
+    with Walk(openers, limits or Limits(), sink, subject=name, digests=digests) as walk:
         tree = walk.part(source, name)
     _refuse_damaged(tree)
     return tree

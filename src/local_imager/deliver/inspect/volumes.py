@@ -14,6 +14,8 @@ from local_imager.formats.source import FormatError
 
 _MAX_NAME_CHARS: Final = 1024
 _MAX_COMPONENTS: Final = 64
+# The only file of a root file system that says something of the image as a whole.
+_MEANT: Final = frozenset({"os-release"})
 
 
 def volume_parts(walk: Walk, volume: Volume, *, look: bool = True) -> tuple[Part, ...]:
@@ -73,6 +75,8 @@ def _part(walk: Walk, volume: Volume, entry: Entry, name: str, look: bool) -> Pa
         return walk.leaf(name, "link", facts=facts)
     if entry.kind != "file":
         return walk.leaf(name, "special", facts=facts)
+    if not look and walk.digests == "meaning" and name not in _MEANT:
+        return walk.leaf(name, "file", entry.size_bytes, facts=facts)
     try:
         source = volume.open(entry)
     except FormatError as error:

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from local_imager.deliver.inspect.limits import Limits, OutOfBudget, Spent
+from local_imager.deliver.inspect.limits import Digests, Limits, OutOfBudget, Spent
 from local_imager.deliver.inspect.parts import Fact, Part, PartKind
 from local_imager.deliver.inspect.recognise import program_facts, recognise, text_of
 from local_imager.events import EventSink, Progress, StepFinished, StepStarted
 from local_imager.formats.source import FormatError, Source, Spill, sha256_of
 
-# Larger parts are hashed beside the walk, and not at all when only the meaning is asked for:
-# these are disks and partitions of zeros, which nobody compares by their digest first.
+# Larger parts are hashed beside the walk, and only when all digests are asked for: these are disks
+# and partitions of zeros, whose digest takes longer than all else together.
 LARGE_BYTES: Final = 192 << 20
 _HASHERS: Final = 2
 # Streams that unpack to more than this show their progress.
@@ -76,10 +76,9 @@ class Walk:
         sink: EventSink,
         *,
         subject: str = "",
-        thorough: bool = True,
+        digests: Digests = "all",
     ) -> None:
-        """``thorough`` hashes everything; else only what the meaning of the file needs."""
-        self.thorough = thorough
+        self.digests = digests
         self._openers = openers
         self._spent = Spent(limits)
         self._sink = sink
@@ -226,7 +225,7 @@ class Walk:
     def _digest(self, source: Source) -> str | Future[str]:
         if source.size_bytes <= LARGE_BYTES:
             return sha256_of(source)
-        return self._pool.submit(sha256_of, source) if self.thorough else ""
+        return self._pool.submit(sha256_of, source) if self.digests == "all" else ""
 
     def _shown(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass a stream on; a long one is shown as the step ``read``, with what is unpacked."""

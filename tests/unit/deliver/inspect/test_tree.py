@@ -155,7 +155,7 @@ def test_depth_is_bounded() -> None:
 
 def test_large_parts_have_a_digest_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walking, "LARGE_BYTES", 1 << 16)
-    quick, whole = (tree_of(DISK, thorough=thorough) for thorough in (False, True))
+    quick, whole = (tree_of(DISK, digests=digests) for digests in ("parts", "all"))
     assert quick.digest == "" and at(quick, "EFI").digest == ""
     assert whole.digest == sha256_of(BytesSource(DISK))
     assert (
@@ -176,7 +176,7 @@ def test_holes_are_not_read() -> None:
     table = gpt_disk(200, [gpt_entry(64, 99, "ESP")])
     end = sectors * 512
     source = Counting(end, [(0, table[: 34 * 512])])
-    part_tree(source, "disk", thorough=False)
+    part_tree(source, "disk", digests="meaning")
     assert Counting.read_bytes < 1 << 20
 
 
