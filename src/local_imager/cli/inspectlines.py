@@ -29,7 +29,6 @@ _KINDS: Final = {
     "boot-loader": "EFI program",
     "volume": "file system",
     "meta": "META partition",
-    "schematic": "schematic",
     "unknown": "file of a kind that is not known",
 }
 _LOADERS: Final = {"grub": "GRUB", "uki": "UKI", "none": "as it stands"}

@@ -19,7 +19,6 @@ Kind = Literal[
     "boot-loader",  # a PE file that is no unified kernel image
     "volume",  # a file system or archive by itself
     "meta",
-    "schematic",
     "unknown",
 ]
 SigningState = Literal["signed", "partly-signed", "unsigned", "broken", "not-applicable"]
