@@ -75,13 +75,19 @@ def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
         if header[0] not in (_HEADER, _LAST_HEADER):
             return
         is_last = header[0] == _LAST_HEADER
+        found += 1
+        _check_count(found)  # one without entries could be followed by others for ever
         for _ in range(int.from_bytes(header[2:4], "little")):
             found += 1
             at += _ENTRY
-            if found > MAX_BOOT_ENTRIES:
-                raise FormatError(f"the image has more than {MAX_BOOT_ENTRIES} boot entries")
+            _check_count(found)
             yield _entry(source.read(at, _ENTRY), header[1])
             at = _skip_extensions(source, at)
+
+
+def _check_count(found: int) -> None:
+    if found > MAX_BOOT_ENTRIES:
+        raise FormatError(f"the image has more than {MAX_BOOT_ENTRIES} boot entries and sections")
 
 
 def _skip_extensions(source: Source, at: int) -> int:

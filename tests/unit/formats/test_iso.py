@@ -16,10 +16,6 @@ from tests.isobytes import (
     ROCK_RIDGE,
     ROOT,
     SECTOR,
-    boot_entry,
-    boot_record,
-    boot_section,
-    catalog,
     continued,
     descriptor,
     listing,
@@ -265,56 +261,11 @@ def test_rock_ridge_is_not_guessed_from_bytes_that_look_like_it() -> None:
     assert (entry.path, entry.mode) == ("A", None)
 
 
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        (boot_entry(25, 4), ("bios", True, "none", 4, 2048)),
-        (boot_entry(25, 1), ("bios", True, "none", 1, 0)),
-        (boot_entry(25, 1, media=2), ("bios", True, "floppy 1.44M", 1, 1474560)),
-        (boot_entry(25, 8, indicator=0), ("bios", False, "none", 8, 4096)),
-    ],
-)
-def test_what_a_boot_entry_says(entry: bytes, expected: tuple[object, ...]) -> None:
-    image = make_iso({ROOT: listing(ROOT, []), 24: catalog(entry)}, extra=[boot_record(24)])
-    [found] = read_iso(BytesSource(image)).boot.entries
-    seen = (found.platform, found.is_bootable, found.emulation, found.load_sectors)
-    assert (*seen, found.stated_bytes) == expected and found.offset == 25 * SECTOR
-
-
-def test_sections_of_a_catalogue_with_extensions() -> None:
-    extension = b"\x44" + bytes(31)
-    entries = (
-        boot_entry(25, 4),
-        boot_section(0xEF, 1, last=False),
-        boot_entry(26, 0) + extension,
-        boot_section(0x77, 2),
-        boot_entry(27, 2),
-        boot_entry(28, 2),
-    )
-    image = make_iso({ROOT: listing(ROOT, []), 24: catalog(*entries)}, extra=[boot_record(24)])
-    volume = read_iso(BytesSource(image))
-    seen = [(e.platform, e.offset // SECTOR) for e in volume.boot.entries]
-    assert seen == [("bios", 25), ("uefi", 26), ("0x77", 27), ("0x77", 28)]
-    with pytest.raises(FormatError):
-        volume.open_boot_image(volume.boot.entries[1])
-
-
 def _deep(levels: int) -> bytes:
     sectors = {
         at: listing(at, [record(b"D", at + 1, SECTOR, flags=2)]) for at in range(20, 20 + levels)
     }
     return make_iso({**sectors, 20 + levels: listing(20 + levels, [])})
-
-
-def _damaged_catalog() -> bytes:
-    data = catalog(boot_entry(25, 4)).replace(b"\0\0\0\0", b"\1\0\0\0", 1)
-    return make_iso({ROOT: listing(ROOT, []), 24: data}, extra=[boot_record(24)])
-
-
-def _endless_catalog() -> bytes:
-    data = catalog(boot_entry(25, 4), *[boot_section(0, 0, last=False)] * 70)
-    data += boot_section(0, 0xFFFF) + boot_entry(25, 4) * 80
-    return make_iso({ROOT: listing(ROOT, []), 24: data}, extra=[boot_record(24)])
 
 
 _CE_LOOP = continued(21, 0, 28)
@@ -351,13 +302,6 @@ _CE_LOOP = continued(21, 0, 28)
         (_rock_ridge(record(b"A", use=b"SL\x08\x01\x00\x00\xffa")), "cut off"),
         (_rock_ridge(record(b"A", use=posix(0o040755))), "agree with itself"),
         (_rock_ridge(record(b"A", use=b"CL\x0c\x01" + bytes(8))), "cut off|not where"),
-        (_endless_catalog(), "boot entries"),
-        (_damaged_catalog(), "catalogue of the image is damaged"),
-        (
-            make_iso({ROOT: listing(ROOT, []), 24: b"\1" + bytes(63)}, extra=[boot_record(24)]),
-            "catalogue of the image is damaged",
-        ),
-        (make_iso({ROOT: listing(ROOT, [])}, extra=[boot_record(9999)]), "ends before"),
     ],
 )
 def test_images_that_lie_are_refused(data: bytes, says: str) -> None:
