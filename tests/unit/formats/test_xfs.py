@@ -347,3 +347,19 @@ def test_features_that_nobody_knows_yet_are_named(volume: Volume) -> None:
     volume.put(216, struct.pack(">I", 0x80000001))
     features = volume.read().features
     assert "incompat-0x80000000" in features and "bigtime" not in features
+
+
+def test_an_inode_that_is_another_or_claims_too_much_is_refused(volume: Volume) -> None:
+    at = volume.inode("content")
+    number = volume.entries["content"].number
+    for offset, value, own, reason in (
+        (152, struct.pack(">Q", 99), struct.pack(">Q", number), "says that it is 99"),
+        (0, b"NI", b"IN", "is damaged"),
+        (4, b"\2", b"\3", "is damaged"),
+        (82, b"\xff", b"\0", "claims more than it has"),
+    ):
+        volume.put(at + offset, value)
+        with pytest.raises(FormatError, match=f"inode {number} {reason}"):
+            volume.read()
+        volume.put(at + offset, own)
+    assert len(volume.read().entries) == len(volume.entries)
