@@ -156,7 +156,7 @@ class Factory:
         with planner.explained():
             with timed(self._sink, "catalogue", subject):
                 catalogue = planner.catalogue(order.schematic, version)
-                builder = planner.builder(version)
+                builder = planner.builder(version, known)
             with timed(self._sink, "plan", subject):
                 plans = planner.plans(order.schematic, version, names, catalogue, builder)
             wanted = dict.fromkeys(r for entry in plans for r in entry.requirements)
@@ -264,7 +264,8 @@ class Factory:
     ) -> BuildResult:
         path = None
         if order.export_to is not None:
-            folder = order.export_to / stored.schematic_id[:12] / stored.version
+            # The same kernel belongs to many schematics; the one asked for gets its file.
+            folder = order.export_to / job.plan.schematic_id[:12] / str(job.plan.version)
             with timed(self._sink, "export", stored.asset):
                 path = self.store.export(stored, folder / stored.asset, overwrite=True).path
         return BuildResult(

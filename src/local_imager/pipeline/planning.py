@@ -59,9 +59,20 @@ class Planner:
         self._store = store
         self._sink = sink
 
-    def builder(self, base: TalosVersion) -> TalosVersion:
-        """Return the version of the imager that is to run, verified and in the store."""
-        _, version = self.sources.builder(self._wanted_builder(base), base)
+    def builder(
+        self, base: TalosVersion, known: dict[Requirement, VerifiedImage] | None = None
+    ) -> TalosVersion:
+        """Return the version of the imager that is to run, verified and in the store.
+
+        Not verified again when it is in ``known``, which gets it.
+        """
+        from local_imager.sources.upstream import IMAGER
+
+        known = {} if known is None else known
+        version = self.sources.builder_version(self._wanted_builder(base), base)
+        imager = Requirement("builder", IMAGER, str(version))
+        if imager not in known:
+            known[imager] = self.sources.obtain(imager)
         return version
 
     def _wanted_builder(self, base: TalosVersion) -> TalosVersion | str:
