@@ -24,6 +24,7 @@ _TOTAL: Final = frozenset({"kind", "system", "version", "arch"})
 _SIGNED_SECTIONS: Final = frozenset({".pcrsig", ".pcrpkey"})
 _PCR_FACTS: Final = frozenset({"pcr_policies", "pcr_verifies"})
 _KEY_SUFFIXES: Final = (".auth", ".esl", ".der", ".cer", ".crt", ".pem")
+_FIRMWARE: Final = ("kernel/x86/microcode/", "lib/firmware/", "usr/lib/firmware/")
 _KERNEL_PLACES: Final = frozenset({".linux", ".uname"})
 
 
@@ -166,10 +167,12 @@ class _Folder:
         return part is not None and part.facts.get("key", part.name) == semantic.key
 
     def _of_extension(self, semantic: Semantic, finding: Finding) -> bool:
-        """Cover an extension's image, and the index of modules that is made from all of them."""
+        """Cover an extension's image, the index of modules that is made from all of them, and the
+        firmware and microcode that an imager moves from extensions into the initramfs itself."""
         if not semantic.key:
             return False
-        return self._in_image(semantic.key, finding) or self._in_image(MODULES_EXTENSION, finding)
+        names = (semantic.key, MODULES_EXTENSION)
+        return any(self._in_image(name, finding) for name in names) or _is_firmware(finding)
 
     def _in_image(self, name: str, finding: Finding) -> bool:
         left, right = (images.get(name) for images in self._context.images)
@@ -218,6 +221,31 @@ class _Folder:
                 if one is not None and any(word in finding.values[0] for word in one.words[0]):
                     return headline
         return next((one for one in self.headlines if _topic(one) == "extension"), None)
+
+
+def _is_firmware(finding: Finding) -> bool:
+    """Say whether a part lies where an imager puts firmware and microcode of extensions.
+
+    The base archive, the one with ``/init``, has none of an extension's.
+    """
+    archives = [pair for pair in finding.holders if pair[0].kind == "cpio"]
+    part = finding.left or finding.right
+    if part is None or any(one.child("init") for pair in archives for one in pair):
+        return False
+    if part.kind == "cpio":
+        files = [path for path, one in part.walk() if one.kind != "directory"]
+        return bool(files) and all(path.startswith(_FIRMWARE) for path in files)
+    inside = "/".join(finding.path.split("/")[-_depth_in_archive(finding) :])
+    return bool(archives) and (inside + "/").startswith(_FIRMWARE)
+
+
+def _depth_in_archive(finding: Finding) -> int:
+    depth = 1
+    for left, _ in reversed(finding.holders):
+        if left.kind == "cpio":
+            break
+        depth += 1
+    return depth
 
 
 def _of_signing(semantic: Semantic, finding: Finding) -> bool:

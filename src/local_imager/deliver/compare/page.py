@@ -16,6 +16,7 @@ from local_imager.deliver.compare.report import (
     WORDS,
     expected_text,
     offset_text,
+    side_text,
     verdict_text,
 )
 from local_imager.deliver.compare.sidetable import side_rows
@@ -105,6 +106,10 @@ def _comparison(comparison: Comparison, mark: str) -> Iterator[str]:
         f'{_SIGNS[verdict]}</span><div><p class="verdict">{_text(verdict_text(comparison))}</p>'
         f"<p>{_EXPLAINED[verdict]}</p></div></div>"
     )
+    yield '<dl class="asked">'
+    for word, side in (("Left", comparison.left), ("Right", comparison.right)):
+        yield f"<dt>{word}</dt><dd>{_text(side_text(side))}</dd>"
+    yield "</dl>"
     real = [one for one in comparison.differences if one.change not in ("packing", "noise")]
     if real:
         yield "<h2>Differences</h2>"

@@ -39,6 +39,8 @@ code, pre { font: .85em/1.45 ui-monospace, "Cascadia Mono", "Liberation Mono", m
 .different, .failed { color: var(--bad); background: var(--bad-soft); }
 .dot { display: inline-block; width: .75em; height: .75em; border-radius: 50%; margin-right: .5em;
   background: currentColor; }
+.asked { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; margin: 1rem 0; }
+.asked dt { font-weight: 600; } .asked dd { margin: 0; overflow-wrap: anywhere; }
 .difference { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: .9rem 1.1rem; margin: 0 0 .8rem; break-inside: avoid; }
 .number { display: inline-flex; min-width: 1.6em; height: 1.6em; border-radius: 50%;
