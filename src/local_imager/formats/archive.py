@@ -22,6 +22,8 @@ from local_imager.formats.tar import read_tar
 # Configurations of a hundred layers have some 50 kB.
 MAX_DOCUMENT_BYTES: Final = 1 << 20
 MAX_IMAGES: Final = 64
+# Documents of a layout, and what its indexes list and it does not hold.
+_MAX_LISTED: Final = 1024
 # overlayfs takes 128 at most, older stores 127.
 MAX_LAYERS: Final = 256
 _MAX_INDEX_DEPTH: Final = 3
@@ -252,6 +254,8 @@ class _OciReading:
             path = _blob_path(digest)
             if digest in self._seen:
                 continue
+            if len(self._seen) + len(self.missing) >= _MAX_LISTED:
+                raise FormatError(f"the layout lists more than {_MAX_LISTED} documents")
             if not self._files.has(path):
                 self.missing.append(str(digest))
                 continue

@@ -75,8 +75,8 @@ def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
         if header[0] not in (_HEADER, _LAST_HEADER):
             return
         is_last = header[0] == _LAST_HEADER
-        found += 1
-        _check_count(found)  # one without entries could be followed by others for ever
+        found += 1  # sections without entries could follow each other for ever
+        _check_count(found)
         for _ in range(int.from_bytes(header[2:4], "little")):
             found += 1
             at += _ENTRY

@@ -357,9 +357,10 @@ def _sparse(reader: _Input, header: bytes, stored: int) -> tuple[int, Pieces]:
                 pieces.append((offset, length))
         if not more:
             break
+        reader.pieces_left -= 1  # blocks without pieces could follow each other for ever
         block = reader.read(BLOCK)
-        if len(block) != BLOCK:
-            raise FormatError("the tar archive is cut off")
+        if len(block) != BLOCK or reader.pieces_left < 0:
+            raise FormatError("the tar archive is cut off, or has too many sparse pieces")
         fields, more = block[:504], block[504]
     if total != stored:
         raise FormatError("a sparse file in the tar archive has another size than its pieces")

@@ -163,6 +163,18 @@ def _swapped(files: Files, old: bytes, new: bytes) -> Files:
     return {name: new if content == old else content for name, content in files.items()}
 
 
+def _many_absent() -> Files:
+    """Indexes that list others, none of which is there."""
+    files = _oci()
+    indexes = []
+    for number in range(8):
+        absent = [{"digest": f"sha256:{number:032x}{one:032x}"} for one in range(200)]
+        data = _json({"manifests": absent})
+        files[f"blobs/sha256/{hashlib.sha256(data).hexdigest()}"] = data
+        indexes.append({"digest": _digest(data)})
+    return files | {"index.json": _json({"manifests": indexes})}
+
+
 def _other_manifest() -> Files:
     files = _oci()
     digest = json.loads(files["index.json"])["manifests"][0]["digest"]
@@ -198,6 +210,7 @@ def _nested(depth: int) -> Files:
         (_oci() | {"index.json": b'{"manifests": [{"digest": "sha256:../../x"}]}'}, "no SHA-256"),
         (_oci() | {"index.json": b'{"manifests": [{"digest": "md5:00"}]}'}, "no SHA-256"),
         (_nested(5), "too deep"),
+        (_many_absent(), "more than 1024 documents"),
     ],
 )
 def test_broken_documents_are_refused(files: Files, says: str) -> None:

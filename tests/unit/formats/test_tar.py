@@ -229,6 +229,9 @@ def test_the_pieces_of_all_sparse_files_together_are_limited(
     monkeypatch.setattr("local_imager.formats.tar._MAX_SPARSE_PIECES", 3)
     one = _sparse([(0, 512), (1024, 512)], 4096, 1024) + bytes(1024)
     assert len(read_tar(BytesSource(one)).entries) == 1
+    empty = _sparse([], 4096, 0, more=1) + (bytes(504) + b"\1" + bytes(7)) * 9
+    with pytest.raises(FormatError, match="too many sparse pieces"):
+        read_tar(BytesSource(empty + bytes(1024)))
     with pytest.raises(FormatError, match="pieces"):
         read_tar(BytesSource(one + one))
 
