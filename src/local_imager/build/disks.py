@@ -24,6 +24,7 @@ from local_imager.build.chunks import dig_holes
 from local_imager.build.compress import GZIP_LEVEL, XZ_PRESET, ZSTD_LEVEL, compress_file
 from local_imager.build.diskids import fix_vhd_identity, fix_vmdk_identity
 from local_imager.build.failure import require_success
+from local_imager.build.metaorder import order_meta
 from local_imager.build.outputs import take_ownership
 from local_imager.build.record import build_record
 from local_imager.build.request import DISK_ROOT, MIB, OUTPUT_ROOT, ImagerRequest, Limits
@@ -91,6 +92,7 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
         )
         result = bench.runner.run(request, bench.sink, bench.cancel)
         require_success(request, result, bench.engine)
+        meta = _ordered_meta(folder / "raw" / raw_name)
         if not stays and (len(group) > 1 or _out_format(first) == "raw"):
             # The imager writes all its zeros. With one compressed asset they are read once anyway.
             dig_holes(folder / "raw" / raw_name)
@@ -116,11 +118,23 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
                 exact=False,
                 epoch=bench.options.epoch,
             )
+            record = {**record, "meta": meta}
             yield BuiltAsset(job.plan.asset, path, result.log, record, duration_s, job)
     finally:
         disk.stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
         bench.runner.release(request.output_dir)
+
+
+def _ordered_meta(disk: Path) -> dict[str, Any]:
+    """Put META values in order; what the record says of it."""
+    try:
+        keys = order_meta(disk)
+    except FileNotFoundError:
+        return {"way": "plain", "reason": "the disk stays in the engine"}
+    except PermissionError:
+        return {"way": "plain", "reason": "the disk belongs to the container's user"}
+    return {"way": "ordered", "keys": [f"0x{key:02x}" for key in keys]}
 
 
 def _disk_format(job: AssetJob) -> str:

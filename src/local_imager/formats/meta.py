@@ -17,6 +17,7 @@ from typing import Final
 from local_imager.formats.source import FormatError, Source
 
 _COPY_BYTES: Final = 256 * 1024
+META_BYTES: Final = 2 * _COPY_BYTES
 _MAGIC_BEGIN: Final = bytes.fromhex("5a4b3c2d")
 _MAGIC_END: Final = bytes.fromhex("a5b4c3d2")
 _DIGEST: Final = slice(-36, -4)
@@ -84,8 +85,11 @@ def _read_copy(raw: bytes) -> Mapping[int, bytes]:
     hasher.update(bytes(32) + _MAGIC_END)
     if hasher.digest() != raw[_DIGEST]:
         raise FormatError("its checksum is wrong")
-    data, at = raw[4:-36], 0
-    values: dict[int, bytes] = {}
+    return MappingProxyType(dict(_values(raw[4:-36])))
+
+
+def _values(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
     while at + 8 <= len(data):
         tag, size = struct.unpack_from(">II", data, at)
         if tag == _END_TAG:
@@ -93,9 +97,32 @@ def _read_copy(raw: bytes) -> Mapping[int, bytes]:
         at += 8
         if size > len(data) - at:
             raise FormatError(f"a value claims {size} bytes")
-        values[tag & 0xFF] = data[at : at + size]  # Talos keeps a tag in one byte
+        yield tag & 0xFF, data[at : at + size]  # Talos keeps a tag in one byte
         at += size
-    return MappingProxyType(values)
+
+
+def read_meta_order(raw: bytes) -> list[tuple[int, bytes]]:
+    """Return keys and values of the first copy as they lie there, a repeated key each time.
+
+    ``raw`` are the first :data:`META_BYTES` of the partition. Raises :class:`FormatError` when the
+    copy is damaged or empty.
+    """
+    _read_copy(raw[:_COPY_BYTES])
+    return list(_values(raw[4 : _COPY_BYTES - 36]))
+
+
+def write_meta(values: list[tuple[int, bytes]]) -> bytes:
+    """Return the two copies that hold these values in this order, as Talos writes them.
+
+    Raises :class:`FormatError` when they do not fit.
+    """
+    body = b"".join(struct.pack(">II", key, len(value)) + value for key, value in values)
+    room = _COPY_BYTES - 40
+    if len(body) > room:
+        raise FormatError(f"{len(body)} bytes of META values do not fit into {room}")
+    head = _MAGIC_BEGIN + body.ljust(room, b"\0")
+    digest = hashlib.sha256(head + bytes(32) + _MAGIC_END).digest()
+    return (head + digest + _MAGIC_END) * 2
 
 
 def _read_syslinux(source: Source) -> Mapping[int, bytes]:
