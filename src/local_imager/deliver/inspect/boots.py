@@ -41,13 +41,13 @@ def _segment(walk: Walk, source: Source, segment: InitramfsSegment) -> Part:
         facts["unpacked_bytes"] = content.size_bytes
         volume = CpioVolume(content)
         facts["rest"] = volume.rest
-        children = _with_long_list(volume, volume_parts(walk, volume))
+        children = _with_long_list(walk, volume, volume_parts(walk, volume))
     stored = Slice(source, segment.offset, segment.size_bytes)
     inside = Inside(facts=facts, children=children)
     return walk.made(stored, f"segment {segment.number}", "cpio", inside, offset=segment.offset)
 
 
-def _with_long_list(volume: CpioVolume, children: tuple[Part, ...]) -> tuple[Part, ...]:
+def _with_long_list(walk: Walk, volume: CpioVolume, children: tuple[Part, ...]) -> tuple[Part, ...]:
     """Return the parts of a segment with the text of a list of extensions beyond the usual size.
 
     The schematic stands in it, and in that a whole machine configuration may.
@@ -58,7 +58,7 @@ def _with_long_list(volume: CpioVolume, children: tuple[Part, ...]) -> tuple[Par
         entry = next((one for one in volume.entries if one.path == FILE_NAME), None)
         if entry is not None and 0 < entry.size_bytes <= MAX_BYTES:
             text = volume.open(entry).read(0, entry.size_bytes).decode(errors="replace")
-            whole = replace(part, kind="document", text=text)
+            whole = replace(part, kind="document", text=walk.kept(text))
             return (*children[:number], whole, *children[number + 1 :])
     return children
 

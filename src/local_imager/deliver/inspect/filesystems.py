@@ -91,7 +91,7 @@ def open_meta(walk: Walk, source: Source) -> Inside:
     parts = []
     for where, values in (("", meta), ("syslinux ", meta.syslinux)):
         for key, value in sorted(values.items()):
-            text = _text(value)
+            text = walk.kept(_text(value))
             part = walk.leaf(
                 f"{where}{key:#x}",
                 "document" if text is not None else "data",

@@ -22,14 +22,16 @@ class Limits:
     ``parts`` is a count, ``depth`` of parts (and directories) within parts. ``stream_bytes`` bounds
     what one stream unpacks to, ``unpacked_bytes`` all of them together, ``written_bytes`` what of
     them is not zero, for that lies on the disk meanwhile. The largest image that Talos makes has a
-    disk of 8 GiB, nearly all of it zeros; a whole installer has some 40,000 parts.
+    disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. Of all texts
+    together ``text_chars`` are kept, and what comes later has none.
     """
 
-    parts: int = 80_000
+    parts: int = 60_000
     depth: int = 64
     stream_bytes: int = 32 * _GIB
     unpacked_bytes: int = 48 * _GIB
     written_bytes: int = 12 * _GIB
+    text_chars: int = 24 << 20
 
 
 class Spent:
@@ -40,6 +42,15 @@ class Spent:
         self.parts = 0
         self.unpacked_bytes = 0
         self.written_bytes = 0
+        self.text_chars = 0
+
+    def kept(self, text: str | None) -> str | None:
+        """Return the text of a part, or None when those kept already are enough."""
+        size = 0 if text is None else len(text)
+        if self.text_chars + size > self.limits.text_chars:
+            return None
+        self.text_chars += size
+        return text
 
     def count_parts(self, number: int = 1) -> None:
         """Charge parts of the tree."""

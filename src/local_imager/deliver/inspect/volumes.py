@@ -12,7 +12,9 @@ from local_imager.events import printable
 from local_imager.formats.entries import Entry, Volume
 from local_imager.formats.source import FormatError
 
-_MAX_NAME_CHARS: Final = 1024
+_MAX_TEXT_CHARS: Final = 1024
+# No file system has longer names; an archive may.
+_MAX_NAME_CHARS: Final = 255
 _MAX_COMPONENTS: Final = 64
 # The only file of a root file system that says something of the image as a whole.
 _MEANT: Final = frozenset({"os-release"})
@@ -104,14 +106,17 @@ class Names:
 
     def unique(self, name: str) -> str:
         """Return the name, with a number when it is there already."""
-        shown = clean(name).replace("/", "\N{REPLACEMENT CHARACTER}") or "(no name)"
+        shown = (
+            printable(name, limit=_MAX_NAME_CHARS).replace("/", "\N{REPLACEMENT CHARACTER}")
+            or "(no name)"
+        )
         number = self._taken[shown] = self._taken.get(shown, 0) + 1
         return shown if number == 1 else self.unique(f"{shown} ({number})")
 
 
 def clean(untrusted_text: str) -> str:
     """Return text from a file as it may be shown: printable, and not endless."""
-    return printable(untrusted_text, limit=_MAX_NAME_CHARS)
+    return printable(untrusted_text, limit=_MAX_TEXT_CHARS)
 
 
 def frozen(facts: Mapping[str, Fact]) -> MappingProxyType[str, Fact]:

@@ -176,6 +176,10 @@ class Walk:
         """Charge work that makes parts later; see :meth:`Spent.count_parts`."""
         self._spent.count_parts(number)
 
+    def kept(self, text: str | None) -> str | None:
+        """Return a text that a part is to have, None when the tree has enough of them."""
+        return self._spent.kept(text)
+
     @contextmanager
     def unpacked(self, chunks: Iterable[bytes]) -> Iterator[Source]:
         """Yield what a stream unpacks to, as bytes at offsets; given back at the end."""
@@ -193,7 +197,7 @@ class Walk:
             return known[0], known[1]
         before = self._spent.parts
         kind = recognise(source)
-        inside = self._open(source, kind) if look else Inside(text=text_of(source))
+        inside = self._open(source, kind) if look else Inside(text=self.kept(text_of(source)))
         kind = inside.kind or kind
         if digest:
             self._known[digest, look] = kind, inside, self._spent.parts - before
@@ -202,7 +206,7 @@ class Walk:
     def _open(self, source: Source, kind: PartKind) -> Inside:
         opener = self._openers.get(kind)
         if opener is None:
-            return Inside(facts=program_facts(source), text=text_of(source))
+            return Inside(facts=program_facts(source), text=self.kept(text_of(source)))
         try:
             with self.deeper():
                 return opener(self, source)

@@ -200,3 +200,11 @@ def test_small_volumes_in_a_file_are_told_too(tmp_path: Path) -> None:
     tree = tree_of(small_fat32({"GRUB.CFG": b"set x=1\n"}))
     assert tree.kind == "fat" and tree.children[0].text == "set x=1\n"
     assert tree_of(meta({10: "v"})).children[0].text == "v"
+
+
+def test_texts_are_bounded_together() -> None:
+    files = {f"{number}": f"text {number}".ljust(1000).encode() for number in range(20)}
+    tree = tree_of(cpio(files), limits=Limits(text_chars=5500))
+    assert sum(part.text is not None for _, part in tree.walk()) == 5
+    listed = extensions_yaml([("a", "1")], "x: " + "y" * 70_000)
+    assert tree_of(initramfs(listed), limits=Limits(text_chars=1000)).children[1].children
