@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 
 from local_imager.errors import InputError, SchematicError
 from local_imager.pipeline import matrixfile
@@ -145,3 +149,40 @@ def test_a_fault_of_a_schematic_is_told_where_it_is(folder: Path) -> None:
     assert caught.value.location == f"{folder / 'bad.yaml'}:1:1"
     with pytest.raises(InputError, match="cannot read the schematic"):
         read(folder, changed("args.yaml", "nothing.yaml"))
+
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def documented() -> str:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (DOCS / "matrix.md").read_text(), re.S)
+    return str(block)
+
+
+def test_the_documented_matrix_is_one(folder: Path) -> None:
+    (folder / "schematics").mkdir()
+    for name in ("vanilla", "extensions", "secureboot"):
+        text = f"customization: {{extraKernelArgs: [{name}=1]}}\n"
+        (folder / "schematics" / f"{name}.yaml").write_text(text)
+    cells = told(read(folder, documented()))
+    # 2 x 2 x 5, less two arm64 assets of two schematics, less three disks of one, and one more.
+    assert len(cells) == 20 - 4 - 3 + 1
+    assert cells[-1] == "schematics/secureboot.yaml v1.13.0 metal-amd64-secureboot.iso"
+
+
+def test_the_json_schema_says_the_same() -> None:
+    schema = json.loads((DOCS / "matrix.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    valid = jsonschema.Draft202012Validator(schema)
+    for text in (documented(), WHOLE):
+        assert valid.is_valid(yaml.safe_load(text))
+    for text in (
+        changed("versions:", "version:"),
+        changed("v1.12.1", "v1.12"),
+        changed("v1.13.0", "v1.12.1"),
+        changed("arm64]", "arm]"),
+        WHOLE + "exclude:\n- {}\n",
+        WHOLE + "include:\n- {schematic: plain.yaml}\n",
+        "{}",
+    ):
+        assert not valid.is_valid(yaml.safe_load(text)), text

@@ -1,0 +1,128 @@
+"""The command line of a matrix: what goes together, what is printed, how the time is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local_imager.cli.main import cli
+from local_imager.cli.timings import print_timings
+from local_imager.errors import ExitCode, VerificationRefused
+from local_imager.events import RecordingSink, Timing
+from local_imager.oci.model import Digest
+from local_imager.pipeline import matrix as pipeline_matrix
+from local_imager.pipeline.matrix import CellResult, MatrixOrder
+from local_imager.pipeline.timing import Stopwatch
+from local_imager.pipeline.values import BuildResult
+
+DIGEST = Digest.of(b"x")
+
+
+@pytest.fixture
+def matrix(tmp_path: Path) -> Path:
+    (tmp_path / "plain.yaml").write_text("customization: {}\n")
+    path = tmp_path / "matrix.yaml"
+    path.write_text(
+        "schematics: [plain.yaml]\nversions: [v1.13.0]\narches: [amd64, arm64]\n"
+        "assets: [kernel-ARCH, cmdline-metal-amd64]\n"
+    )
+    return path
+
+
+@pytest.fixture
+def orders(monkeypatch: pytest.MonkeyPatch) -> list[MatrixOrder]:
+    """The orders that come; one cell is built, one fails, the last is interrupted."""
+    seen: list[MatrixOrder] = []
+
+    def build(order: MatrixOrder, *_: object, **__: object):  # type: ignore[no-untyped-def]
+        seen.append(order)
+        first, second, *rest = order.cells
+        own = (first.schematic_id, first.version, "k", DIGEST)
+        result = BuildResult(first.asset, None, DIGEST, 2048, *own, cached=False, duration_s=1.5)
+        yield CellResult(second, "failed", error=VerificationRefused("not signed", hint="sign"))
+        yield CellResult(first, "built", result, seconds=1.5)
+        if order.fail_fast:
+            raise KeyboardInterrupt
+        yield from (CellResult(one, "cached", result) for one in rest)
+
+    monkeypatch.setattr(pipeline_matrix, "build_matrix", build)
+    return seen
+
+
+def call(tmp_path: Path, *arguments: str | Path) -> Result:
+    argv = ["-q", "--store", str(tmp_path / "store"), "build", *map(str, arguments)]
+    return CliRunner().invoke(cli, argv)
+
+
+def test_a_table_in_the_order_of_the_matrix(
+    tmp_path: Path, matrix: Path, orders: list[MatrixOrder]
+) -> None:
+    done = call(tmp_path, "--matrix", matrix, "--jobs", "3", "--memory", "6GiB", "--no-export")
+    assert done.exit_code == ExitCode.VERIFICATION_REFUSED
+    lines = done.stdout.splitlines()
+    short = f"sha256:{DIGEST.hex[:16]}…"
+    assert lines[0].split() == [
+        *("plain.yaml", "v1.13.0", "kernel-amd64", "built", short, "2.0", "KiB", "1.5", "s")
+    ]
+    assert lines[1].split() == ["plain.yaml", "v1.13.0", "kernel-arm64", "failed"]
+    assert lines[-1] == "3 cells: 1 built, 1 failed, 1 cached"
+    assert "plain.yaml v1.13.0 kernel-arm64: not signed" in lines and "  hint: sign" in lines
+    (order,) = orders
+    assert (order.jobs, order.memory_bytes, order.export_to) == (3, 6 << 30, None)
+
+
+def test_the_same_as_json(tmp_path: Path, matrix: Path, orders: list[MatrixOrder]) -> None:
+    done = call(tmp_path, "--matrix", matrix, "--json", "--timings", "--rebuild", "--exact")
+    document = json.loads(done.stdout)
+    assert document["counts"] == {"built": 1, "cached": 1, "failed": 1, "stopped": 0}
+    assert document["exit_code"] == done.exit_code == ExitCode.VERIFICATION_REFUSED
+    assert document["timings"][-1]["phase"] == "whole"
+    first, second, third = document["cells"]
+    assert (first["outcome"], first["digest"], first["seconds"]) == ("built", str(DIGEST), 1.5)
+    assert second["digest"] is None and second["error"]["code"] == "verification-refused"
+    assert third["cached"] and third["asset"] == "cmdline-metal-amd64"
+    assert orders[0].rebuild and orders[0].exact and not orders[0].offline
+
+
+def test_what_was_finished_is_told_when_the_user_stops_it(
+    tmp_path: Path, matrix: Path, orders: list[MatrixOrder]
+) -> None:
+    done = call(tmp_path, "--matrix", matrix, "--fail-fast", "--json")
+    assert done.exit_code == ExitCode.INTERRUPTED and orders[0].fail_fast
+    document = json.loads(done.stdout)
+    assert [cell["outcome"] for cell in document["cells"]] == ["built", "failed", "stopped"]
+    assert "interrupted" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--matrix", "M", "x.yaml"], "SCHEMATIC does not go with --matrix"),
+        (["--matrix", "M", "--version", "v1.13.0"], "--version does not go with --matrix"),
+        (["--matrix", "M", "--dry-run"], "--dry-run does not go with --matrix"),
+        (["--matrix", "M", "--jobs", "0"], "0 is not in the range"),
+        (["x.yaml", "--version", "v1.13.0", "--jobs", "2"], "--jobs is for --matrix FILE"),
+        (["x.yaml", "--version", "v1.13.0", "--fail-fast"], "--fail-fast is for --matrix"),
+        (["x.yaml"], "Missing option '--version'"),
+        ([], "Missing argument '[SCHEMATIC]'"),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, arguments: list[str], words: str) -> None:
+    done = call(tmp_path, *arguments)
+    assert done.exit_code == ExitCode.INPUT_INVALID
+    assert words in done.stderr
+
+
+def test_phases_that_took_longest_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    watch = Stopwatch(RecordingSink())
+    for phase, seconds in (("plan", 0.5), ("run", 2.0), ("plan", 0.25)):
+        watch.emit(Timing(phase, "x", seconds))
+    print_timings(watch)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert rows[0] == ["phase", "count", "seconds", "longest", "share"]
+    assert rows[1][:4] == ["run", "1", "2.000", "2.000"]
+    assert rows[2][:4] == ["plan", "2", "0.750", "0.500"]
+    assert rows[3][0] == "whole"
