@@ -15,6 +15,8 @@ WRAPPERS: Final = frozenset({"compressed", "qcow2", "vhd", "vmdk", "ova"})
 _KNOWN_ALONE: Final = frozenset(
     {"uki", "kernel", "initramfs", "iso", "disk", "squashfs", "erofs", "partition", "cpio", "meta"}
 )
+# What the base of an initramfs has, the archive of the extensions, and early microcode.
+_ROLES: Final = ("init", "extensions.yaml", "kernel")
 # Names of these are numbers in order: an archive put in front moves all others.
 _NUMBERED: Final = frozenset({"initramfs"})
 
@@ -63,7 +65,7 @@ def pairs(
         _bytes_of,
     ]
     if left.kind in _NUMBERED or content_kind(left) in _NUMBERED:
-        passes.insert(0, _bytes_of)
+        passes[:0] = [_bytes_of, _role_of]
     for key in passes:
         _match(left.children, right.children, key, partner, alone=False)
     _match(left.children, right.children, _alone_key, partner, alone=True)
@@ -78,6 +80,11 @@ def pairs(
 
 def _bytes_of(part: Part, side: int) -> object:
     return (part.digest, part.kind) if part.digest and part.size_bytes else None
+
+
+def _role_of(part: Part, side: int) -> object:
+    """Tell the archives of an initramfs by what only one of them has, not by their number."""
+    return next((name for name in _ROLES if part.child(name) is not None), None)
 
 
 def _alone_key(part: Part, side: int) -> object:

@@ -233,10 +233,13 @@ def _is_firmware(finding: Finding) -> bool:
     if part is None or any(one.child("init") for pair in archives for one in pair):
         return False
     if part.kind == "cpio":
-        files = [path for path, one in part.walk() if one.kind != "directory"]
+        files = [path for path, one in part.walk() if path and one.kind != "directory"]
         return bool(files) and all(path.startswith(_FIRMWARE) for path in files)
+    if not archives:
+        return False
     inside = "/".join(finding.path.split("/")[-_depth_in_archive(finding) :])
-    return bool(archives) and (inside + "/").startswith(_FIRMWARE)
+    files = [path for path, one in part.walk(inside) if one.kind != "directory"]
+    return all((path + "/").startswith(_FIRMWARE) for path in files or [inside])
 
 
 def _depth_in_archive(finding: Finding) -> int:

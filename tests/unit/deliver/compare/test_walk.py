@@ -268,3 +268,26 @@ def test_names_from_a_file_are_made_printable() -> None:
     for one in compared(left, right).differences:
         shown = "".join((one.path, one.what, one.left, one.right, one.diff.replace("\n", "")))
         assert shown.isprintable()
+
+
+def test_microcode_and_firmware_go_with_the_extension_that_brings_them() -> None:
+    base, extra = Image().segments
+    microcode = folder("microcode", leaf("AMD.bin", b"\0m"))
+    early = box("segment 1", "cpio", folder("kernel", folder("x86", microcode)))
+    firmware = folder("lib", folder("firmware", leaf("amd.fw", b"\0f")))
+    more = sealed(replace(extra, children=(*extra.children, firmware)))
+    left = box("i", "initramfs", base, extra)
+    right = box("i", "initramfs", early, *_numbered((base, more), 2))
+    listed = Image().meaning["extensions"]
+    meanings = {"extensions": listed}, {"extensions": [*listed, {"name": "ucode", "version": "1"}]}
+    sides = [Subject("s", left, meanings[0]), Subject("s", right, meanings[1])]
+    assert told(compare_trees(*sides)) == ["extension ucode"]
+    # In the base archive, or beside firmware, nothing is an extension's.
+    odd = box("segment 1", "cpio", folder("kernel", leaf("x", "1")))
+    other = box("i", "initramfs", odd, *_numbered((base, extra), 2))
+    sides[1] = Subject("s", other, meanings[1])
+    assert told(compare_trees(*sides)) == ["extension ucode", "cpio archive"]
+
+
+def _numbered(parts: tuple[Part, ...], begin: int) -> list[Part]:
+    return [replace(part, name=f"segment {n}") for n, part in enumerate(parts, begin)]
