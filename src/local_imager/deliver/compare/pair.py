@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from local_imager.store.store import Store
 
 ARTIFACT_COMPARISON: Final = "application/vnd.local-imager.comparison.v1+json"
+# One read each; a difference is often in the first.
+_CHUNK_BYTES: Final = 1 << 20
 
 
 def compare_sides(
@@ -38,16 +40,31 @@ def compare_sides(
 
     with ExitStack() as stack, step(sink, "compare", left.name):
         sources = [stack.enter_context(FileSource(side.path)) for side in (left, right)]
-        first, second = (
-            Subject.of(_inspected(source, side, store, sink), side.asked)
-            for source, side in zip(sources, (left, right), strict=True)
-        )
+        inspected = _inspected(sources[0], left, store, sink)
+        # The same bytes are the same parts, also under another name.
+        same = same_bytes(sources[0], sources[1])
+        other = inspected if same else _inspected(sources[1], right, store, sink)
         return compare_trees(
-            first,
-            second,
+            Subject.of(inspected, left.asked),
+            Subject.of(other, right.asked),
             limit=DEFAULT_LIMIT if limit is None else limit,
             locate=locator(sources[0], sources[1]),
         )
+
+
+def same_bytes(left: Source, right: Source) -> bool:
+    """Return whether two files have the same bytes; what is a hole in both is not read."""
+    if left.size_bytes != right.size_bytes:
+        return False
+    runs = list(left.data_runs(0, left.size_bytes))
+    if runs != list(right.data_runs(0, right.size_bytes)):
+        runs = [(0, left.size_bytes)]
+    for begin, length in runs:
+        for offset in range(begin, begin + length, _CHUNK_BYTES):
+            size = min(_CHUNK_BYTES, begin + length - offset)
+            if left.read(offset, size) != right.read(offset, size):
+                return False
+    return True
 
 
 def _inspected(source: Source, side: Side, store: Store | None, sink: EventSink) -> Inspection:
