@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from lab.generated_store import fill, record_of
 from local_imager.oci.archive import stream_archive
+from local_imager.oci.indexlines import ANNOTATION_LINES
+from local_imager.store.fsck import check
 from local_imager.store.records import StoredAsset
 from local_imager.store.store import Store
-from tests.images import IMAGE, REGISTRY, Sample, make_sample
+from tests.images import IMAGE, REGISTRY, SINGLE, Sample, make_sample
 from tests.realregistry import running_registry
 from tests.unit.store.test_gc import copy_sample
 from tests.unit.store.test_store import put
@@ -69,6 +72,29 @@ def test_umoci_lists_and_unpacks(store: Store, asset: StoredAsset, tmp_path: Pat
     single = f"{REGISTRY}/siderolabs/single:v1.0.0"
     run("umoci", "raw", "unpack", "--rootless", "--image", f"{store.path}:{single}", tmp_path / "r")
     assert (tmp_path / "r" / "single").read_bytes() == b"1"
+
+
+def test_a_large_index_is_read_and_rewritten_by_others(sample: Sample, tmp_path: Path) -> None:
+    """The mark of its lines means nothing to them, and is not believed after they wrote."""
+    store = Store.open(tmp_path / "large")
+    fill(store, 150)
+    index = store.path / "index.json"
+    assert ANNOTATION_LINES in index.read_text()
+    names = run("umoci", "list", "--layout", store.path).splitlines()
+    assert record_of(149).name in names and len(names) == 300
+    name = record_of(77).name
+    shown = json.loads(run("skopeo", "inspect", "--raw", f"oci:{store.path}:{name}"))
+    assert shown["layers"][0]["size"] == len(b"file 77")
+    run("skopeo", "copy", f"oci:{sample.path}:{SINGLE}", f"oci:{store.path}:copied/by:skopeo")
+    assert b"\n" not in index.read_bytes().strip()
+    again = Store.open(store.path)
+    assert len(again.assets()) == 150 and again.layout.resolve("copied/by:skopeo") is not None
+    found = again.find_build(record_of(77).build_key)
+    assert found is not None and found.name == name
+    new = put(again, b"new")
+    assert index.read_bytes().count(b"\n") > 300
+    assert Store.open(store.path).show(new.digest.hex) == new
+    assert check(again).clean
 
 
 @pytest.mark.lab

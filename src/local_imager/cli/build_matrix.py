@@ -98,7 +98,8 @@ def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch 
     cells = read_matrix(Path(str(flags.file)), default_arch=host_arch())
     order = MatrixOrder(
         cells,
-        jobs=flags.jobs or app.settings.jobs,
+        # One more than cores: while one is started or stored the others run.
+        jobs=flags.jobs or app.settings.jobs + 1,
         memory_bytes=parse_size(flags.memory) if flags.memory else 0,
         fail_fast=flags.fail_fast,
         exact=how.exact,
