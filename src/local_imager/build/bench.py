@@ -36,7 +36,7 @@ from local_imager.build.staging import (
     stage_inputs,
 )
 from local_imager.errors import Interrupted
-from local_imager.events import EventSink
+from local_imager.events import EventSink, Message
 from local_imager.profile.model import Arch, BuildPlan, MadeFile, Requirement
 
 if TYPE_CHECKING:
@@ -136,6 +136,16 @@ def staged_inputs(bench: Bench, job: AssetJob, folder: Path) -> Iterator[StagedI
         shutil.rmtree(place, ignore_errors=True)
 
 
+# Their FAT file systems are filled by mcopy in the order in which a directory lists its files: in
+# memory always the same, on disk that of the disk's own file system.
+_WITH_FAT: Final = frozenset({"iso", "image"})
+_SCRATCH_ON_DISK: Final = (
+    "{asset}: temporary files do not fit into memory, and the order of files inside the EFI file "
+    "system then follows the disk that they lie on: the bytes differ from those of a build in "
+    "memory (build.memory gives it more)"
+)
+
+
 def imager_request(
     bench: Bench,
     job: AssetJob,
@@ -148,6 +158,8 @@ def imager_request(
     plan, options = job.plan, bench.options
     shown = masked_profile(document, holds_secrets=plan.holds_secrets)
     scratch = scratch_bytes(plan, tree_bytes(staged.input_dir), options.memory_bytes, bench.engine)
+    if not scratch and plan.profile.kind in _WITH_FAT and not options.exact:
+        bench.sink.emit(Message(_SCRATCH_ON_DISK.format(asset=plan.asset), "warning"))
     return ImagerRequest(
         subject=plan.asset,
         image_id=bench.builder_id(builder_image(job.images)),

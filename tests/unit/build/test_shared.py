@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from local_imager.build import bench as bench_module
 from local_imager.build.assemble import AssetJob, BuildOptions, BuiltAsset, build_assets
 from local_imager.build.bench import Bench
 from local_imager.build.request import ImagerRequest
@@ -249,3 +250,13 @@ def shop_bench(shop: Shop) -> Bench:
         shop.sink,
         threading.Event(),
     )
+
+
+def test_temporary_files_on_disk_are_told_where_they_change_bytes(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_module, "scratch_bytes", lambda *_: 0)
+    shop.build(UKI, ISO)
+    warnings = [e.text for e in shop.sink.events if isinstance(e, Message) and e.level == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(ISO.asset) and "build.memory" in warnings[0]
