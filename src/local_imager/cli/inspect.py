@@ -45,11 +45,11 @@ def inspect(
     from local_imager.deliver.inspect.inspection import inspect_file
 
     store = _store(app, needed=not Path(what).exists())
-    path = _path(what, store)
+    path, name = _path(what, store)
     whole: Digests = "all" if full else "parts"
     shows_parts = as_json or parts or depth is not None
     digests = whole if shows_parts or full else "meaning"
-    done = inspect_file(path, sink=app.sink, store=store, digests=digests)
+    done = inspect_file(path, sink=app.sink, store=store, digests=digests, name=name)
     if schematic:
         click.echo(_schematic_of(done), nl=False)
     elif as_json:
@@ -75,11 +75,11 @@ def _store(app: App, *, needed: bool) -> Store | None:
         return None
 
 
-def _path(what: str, store: Store | None) -> Path:
-    """Return the file that is meant; a file of that name comes before an asset."""
+def _path(what: str, store: Store | None) -> tuple[Path, str]:
+    """Return the file that is meant and its name; a file of that name comes before an asset."""
     path = Path(what)
     if path.is_file():
-        return path
+        return path, path.name
     if path.is_dir():
         raise InputError(
             f"{what} is a directory", hint="give a file, such as an ISO or a disk image"
@@ -90,10 +90,11 @@ def _path(what: str, store: Store | None) -> Path:
     if store is None or not what:
         raise InputError(f"there is no file {what!r}", hint=hint)
     try:
-        return store.show(what).path
+        asset = store.show(what)
     except NotFound:
         message = f"there is no file {what!r}, and no such asset in the store"
         raise InputError(message, hint=hint) from None
+    return asset.path, asset.asset
 
 
 def _document(done: Inspection, depth: int | None) -> dict[str, Any]:

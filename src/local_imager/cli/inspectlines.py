@@ -97,11 +97,14 @@ def _rows(done: Inspection) -> Iterator[str]:
         known = done.known
         made = f"{known.tool}, {known.started_at}" if known.tool else "local-imager"
         rows.append(("made by", f"{made}, with the imager {known.builder or 'of that version'}"))
-        rows.append(("in the store", known.name))
+        name = f"{known.schematic_id[:12]}/{known.version}/{known.asset}"
+        rows.append(("in the store", _shown(name)))
     given = [(name, text) for name, text in rows if text]
     width = max(len(name) for name, _ in given)
     for name, text in given:
-        first, *more = textwrap.wrap(text, max(_width() - width - 4, 70), break_on_hyphens=False)
+        space = max(_width() - width - 4, 60)
+        wrapped = textwrap.wrap(text, space, break_on_hyphens=False, break_long_words=False)
+        first, *more = wrapped
         yield f"  {click.style(name.ljust(width), fg='cyan')}  {first}"
         yield from (f"  {'':{width}}  {line}" for line in more)
 

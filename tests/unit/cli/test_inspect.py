@@ -118,6 +118,7 @@ def test_an_asset_of_the_store_and_its_build(inspect: Run, tmp_path: Path) -> No
     store.put_asset(record)
     said, _ = inspect(f"{SCHEMATIC_ID[:8]}/v1.13.0/metal-amd64-uki.efi")
     assert "in the store" in said and "make it again" not in said
+    assert said.startswith("metal-amd64-uki.efi\n")
     document = json.loads(inspect("cdcdcdcd", "--json")[0])
     assert document["known"]["build_key"] == "cd" * 32 and document["remake"] is None
     _, error = inspect("no/such/asset", code=2)

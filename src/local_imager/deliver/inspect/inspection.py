@@ -54,8 +54,9 @@ def inspect_file(
     store: Store | None = None,
     limits: Limits | None = None,
     digests: Digests = "all",
+    name: str = "",
 ) -> Inspection:
-    """Say what a file is.
+    """Say what a file is; ``name`` is what it is called in place of its file name.
 
     ``store`` is asked for the build that made it. With ``digests`` "parts" those above 192 MiB
     get none, and with "meaning" the files of root file systems are not even read. Raises
@@ -64,7 +65,7 @@ def inspect_file(
     """
     with FileSource(path) as source:
         return inspect_source(
-            source, path.name, sink=sink, store=store, limits=limits, digests=digests
+            source, name or path.name, sink=sink, store=store, limits=limits, digests=digests
         )
 
 

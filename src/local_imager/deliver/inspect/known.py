@@ -58,20 +58,43 @@ def find_known(
 ) -> Known | None:
     """Return the build whose result these bytes are, or None.
 
-    ``digest`` may be empty; then ``hashed`` is called, but only when the store has an asset of
-    this size, for hashing a whole disk takes longer than all else.
+    ``digest`` may be empty; then ``hashed`` is called, but for a large file only when the store has
+    an asset of its size, for hashing a whole disk takes longer than all else. A build that lost its
+    name to a newer one of the same asset is found too, as long as it is in the store.
     """
     from local_imager.oci.model import Digest
 
-    if not digest and size_bytes <= LARGE_BYTES:
+    if not digest and (size_bytes <= LARGE_BYTES or _has_size(store, size_bytes)):
         digest = hashed()
-    if digest and not store.layout.has(Digest.parse(digest)):
+    if not digest or not store.layout.has(Digest.parse(digest)):
         return None
-    same_size = [asset for asset in store.assets() if asset.size_bytes == size_bytes]
-    if same_size and not digest:
-        digest = hashed()
-    found = next((asset for asset in same_size if str(asset.digest) == digest), None)
-    return _known(store, found) if found else None
+    asset = _asset_with(store, digest)
+    return _known(store, asset) if asset is not None else None
+
+
+def _has_size(store: Store, size_bytes: int) -> bool:
+    """Whether an asset has this size: as its entry says, or an older program's manifest."""
+    if store.layout.index().saying(str(size_bytes)):
+        return True
+    return any(asset.size_bytes == size_bytes for asset in store.assets())
+
+
+def _asset_with(store: Store, digest: str) -> StoredAsset | None:
+    from local_imager.oci.model import Manifest
+    from local_imager.store.records import ARTIFACT_ASSET, stored_asset
+
+    found = []
+    for entry in store.layout.index().holding(digest):
+        if entry.artifact_type == ARTIFACT_ASSET and store.layout.has(entry.digest):
+            manifest = store.layout.read_manifest(entry)
+            if isinstance(manifest, Manifest) and manifest.layers:
+                path = store.layout.blob_path(manifest.layers[0].digest)
+                asset = stored_asset(entry, manifest, path)
+                if asset is not None and str(asset.digest) == digest:
+                    found.append((bool(entry.ref_name), asset))
+    if found:
+        return max(found, key=lambda row: row[0])[1]
+    return next((asset for asset in store.assets() if str(asset.digest) == digest), None)
 
 
 def _known(store: Store, asset: StoredAsset) -> Known:

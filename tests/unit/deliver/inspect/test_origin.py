@@ -202,3 +202,14 @@ def test_a_large_file_is_hashed_only_when_the_store_has_one_of_its_size(
     assert find_known(store, asset.size_bytes + 1, "", digest) is None and not hashed
     found = find_known(store, asset.size_bytes, "", digest)
     assert found is not None and found.asset == "metal-amd64-uki.efi" and hashed
+
+
+def test_a_build_that_lost_its_name_is_found(store: Store, tmp_path: Path) -> None:
+    older, newer = tmp_path / "older", tmp_path / "newer"
+    older.write_bytes(uki())
+    newer.write_bytes(uki(reset=False))
+    stored(store, older, "ab" * 32)
+    stored(store, newer, "cd" * 32)
+    found = inspect_file(older, store=store).known
+    assert found is not None and found.build_key == "ab" * 32
+    assert find_known(store, 1, "sha256:" + "00" * 32, str) is None
