@@ -22,7 +22,8 @@ class Limits:
     ``parts`` is a count, ``depth`` of parts (and directories) within parts. ``stream_bytes`` bounds
     what one stream unpacks to, ``unpacked_bytes`` all of them together, ``written_bytes`` what of
     them is not zero, for that lies on the disk meanwhile. The largest image that Talos makes has a
-    disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. Of all texts
+    disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. ``hashed_bytes``
+    bounds what is hashed, for many parts can claim the same bytes. Of all texts
     together ``text_chars`` are kept, and what comes later has none.
     """
 
@@ -31,6 +32,7 @@ class Limits:
     stream_bytes: int = 32 * _GIB
     unpacked_bytes: int = 48 * _GIB
     written_bytes: int = 12 * _GIB
+    hashed_bytes: int = 64 * _GIB
     text_chars: int = 24 << 20
 
 
@@ -43,6 +45,14 @@ class Spent:
         self.unpacked_bytes = 0
         self.written_bytes = 0
         self.text_chars = 0
+        self.hashed_bytes = 0
+
+    def may_hash(self, size_bytes: int) -> bool:
+        """Charge the hashing of a part, or say that there is no room for it."""
+        if self.hashed_bytes + size_bytes > self.limits.hashed_bytes:
+            return False
+        self.hashed_bytes += size_bytes
+        return True
 
     def kept(self, text: str | None) -> str | None:
         """Return the text of a part, or None when those kept already are enough."""

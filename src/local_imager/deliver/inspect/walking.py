@@ -227,9 +227,19 @@ class Walk:
             self._depth -= 1
 
     def _digest(self, source: Source) -> str | Future[str]:
-        if source.size_bytes <= LARGE_BYTES:
-            return sha256_of(source)
-        return self._pool.submit(sha256_of, source) if self.digests == "all" else ""
+        """Hash a part; a large one beside the walk, if at all.
+
+        One that is too large for what is left has no digest; many small ones that claim more bytes
+        than there is room for are no real file.
+        """
+        is_large = source.size_bytes > LARGE_BYTES
+        if is_large and self.digests != "all":
+            return ""
+        if not self._spent.may_hash(source.size_bytes):
+            if is_large:
+                return ""
+            raise OutOfBudget("its parts claim more bytes than any real one has")
+        return self._pool.submit(sha256_of, source) if is_large else sha256_of(source)
 
     def _shown(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass a stream on; a long one is shown as the step ``read``, with what is unpacked."""

@@ -208,3 +208,15 @@ def test_texts_are_bounded_together() -> None:
     assert sum(part.text is not None for _, part in tree.walk()) == 5
     listed = extensions_yaml([("a", "1")], "x: " + "y" * 70_000)
     assert tree_of(initramfs(listed), limits=Limits(text_chars=1000)).children[1].children
+
+
+def test_what_is_hashed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that overlap, or a disk of more bytes than the world has, cost no more than others."""
+    huge = Sparse(1 << 60, [(0, gpt_disk(200, [gpt_entry(64, 99, "ESP")])[: 34 * 512])])
+    for digests in ("meaning", "all"):
+        tree = part_tree(huge, "huge", digests=digests)
+        assert tree.digest == "" and tree.children[0].digest
+    overlapping = gpt_disk(4096, [gpt_entry(64, 4000, f"{number}") for number in range(100)])
+    with pytest.raises(OutOfBudget, match="claim more bytes"):
+        tree_of(overlapping, limits=Limits(hashed_bytes=100 << 20))
+    assert tree_of(overlapping).children[99].digest
