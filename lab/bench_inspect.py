@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab.bench_figures import Figures, peak_memory_mb, program, show, timed
 from lab.console import LabError, run
+from lab.debian import need_packages
 from lab.place import find_place
 
 RUNS = 5
@@ -56,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, help="settings; those of the realistic lab else")
     options = parser.parse_args()
+    need_packages(["inspect"])
     place = find_place()
     config = options.config or place.root / "lab-realistic.toml"
     with tempfile.TemporaryDirectory(prefix="bench-inspect-", dir=place.root) as folder:
