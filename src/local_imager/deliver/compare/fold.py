@@ -232,14 +232,15 @@ def _is_firmware(finding: Finding) -> bool:
     part = finding.left or finding.right
     if part is None or any(one.child("init") for pair in archives for one in pair):
         return False
-    if part.kind == "cpio":
-        files = [path for path, one in part.walk() if path and one.kind != "directory"]
-        return bool(files) and all(path.startswith(_FIRMWARE) for path in files)
-    if not archives:
+    if part.kind != "cpio" and not archives:
         return False
-    inside = "/".join(finding.path.split("/")[-_depth_in_archive(finding) :])
-    files = [path for path, one in part.walk(inside) if one.kind != "directory"]
-    return all((path + "/").startswith(_FIRMWARE) for path in files or [inside])
+    names = finding.path.split("/")[-_depth_in_archive(finding) :] if archives else []
+    rows = [(path + "/", one.kind) for path, one in part.walk("/".join(names)) if path]
+    return bool(rows) and all(
+        path.startswith(_FIRMWARE)
+        or (kind == "directory" and any(place.startswith(path) for place in _FIRMWARE))
+        for path, kind in rows
+    )
 
 
 def _depth_in_archive(finding: Finding) -> int:

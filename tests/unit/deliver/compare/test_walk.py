@@ -275,7 +275,8 @@ def test_microcode_and_firmware_go_with_the_extension_that_brings_them() -> None
     microcode = folder("microcode", leaf("AMD.bin", b"\0m"))
     early = box("segment 1", "cpio", folder("kernel", folder("x86", microcode)))
     firmware = folder("lib", folder("firmware", leaf("amd.fw", b"\0f")))
-    more = sealed(replace(extra, children=(*extra.children, firmware)))
+    empty = folder("usr", folder("lib", folder("firmware")))
+    more = sealed(replace(extra, children=(*extra.children, firmware, empty)))
     left = box("i", "initramfs", base, extra)
     right = box("i", "initramfs", early, *_numbered((base, more), 2))
     listed = Image().meaning["extensions"]
