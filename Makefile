@@ -44,6 +44,10 @@ trust-demo: $(READY) lab ## Build from keyless-signed images without a network, 
 airgap-demo: $(READY) lab ## Carry two versions over an air gap in bundles, and build them there without a network
 	@$(LAB) run --engine --registry -- $(BIN)/python -m lab.airgap_demo
 
+.PHONY: proof
+proof: $(READY) lab ## Build twice and see equal bytes; alter three things and see just these named [report: out/proof]
+	@$(LAB) run --engine -- $(BIN)/python -m lab.proof
+
 .PHONY: image
 image: $(READY) ## Build SCHEMATIC for VERSION [ASSETS="…"] [OUT=out] [UPSTREAM=official|lab]
 	@test -n "$(SCHEMATIC)" || { echo "name a schematic: make image SCHEMATIC=schematics/vanilla.yaml VERSION=v1.9.0" >&2; exit 2; }
@@ -81,8 +85,9 @@ format: $(READY) ## Format the code
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(READY) lab ## Measure builds against the bare imager, bundles against SHA-256 and a copy
-	@$(LAB) run --engine -- $(BIN)/python -m lab.bench
+bench: $(READY) lab ## Measure builds against the imager by hand, a matrix, inspection, a large store, bundles
+	@$(LAB) run --engine -- bash -c 'set -e; for part in bench "bench --realistic" bench_matrix bench_inspect; do $(BIN)/python -m lab.$$part; done'
+	@$(BIN)/python -m lab.bench_store
 	@$(BIN)/python -m lab.bench_bundle
 
 .PHONY: lock

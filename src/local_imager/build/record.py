@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # Raised when the meaning of a key changes, so that an older result is never taken for a new one.
 KEY_FORMAT: Final = 1
 # Raised when our own steps (normalised initramfs, conversion, compression) give other bytes for
-# the same output of an imager. 2: the initramfs is normalised.
-CONVERSION_RECIPE: Final = 2
+# the same output of an imager. 2: the initramfs is normalised; 3: META is ordered, xz stores.
+CONVERSION_RECIPE: Final = 3
 RECORD_FORMAT: Final = 1
 
 KeyDigests = Mapping[str, str]
