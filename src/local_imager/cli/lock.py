@@ -78,6 +78,7 @@ class _LockCommand(click.Command):
     multiple=True,
     help="Architecture of the images to build; may be given again (default: this host's).",
 )
+@click.option("--matrix", metavar="FILE", help="Lock what `build --matrix FILE` builds.")
 @click.option("-o", "--output", metavar="FILE", default=DEFAULT_FILE, show_default=True)
 @click.option("--update", is_flag=True, help="Resolve everything anew and say what changed.")
 @click.option("--check", is_flag=True, help="Write nothing; exit 4 when upstream has moved on.")
@@ -92,6 +93,7 @@ def lock(
     schematics: tuple[str, ...],
     versions: tuple[str, ...],
     arches: tuple[Any, ...],
+    matrix: str | None,
     output: str,
     update: bool,
     check: bool,
@@ -106,6 +108,10 @@ def lock(
     """
     if update and check:
         raise click.UsageError("--check writes nothing, --update does: give one of them")
+    if matrix is not None:
+        if schematics or versions or arches:
+            raise click.UsageError("--matrix says the schematics, versions and architectures")
+        schematics, versions, arches = _asked_by(Path(matrix))
     path = Path(output)
     old = _existing(path, needed=check)
     app: App = ctx.obj.with_flags(flags)
@@ -123,6 +129,17 @@ def lock(
     from local_imager.pipeline.lockfile import write_lock
 
     _report_written(write_lock(path, new), old, found, as_json)
+
+
+def _asked_by(matrix: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Any, ...]]:
+    """Return the schematics, versions and architectures of a matrix, each once."""
+    from local_imager.oci.host import host_arch
+    from local_imager.pipeline.matrixfile import read_matrix
+
+    cells = read_matrix(matrix, default_arch=host_arch())
+    files = dict.fromkeys(str(matrix.parent / cell.file) for cell in cells)
+    versions = dict.fromkeys(cell.version for cell in cells)
+    return tuple(files), tuple(versions), tuple(dict.fromkeys(cell.arch for cell in cells))
 
 
 def _existing(path: Path, *, needed: bool) -> Lock | None:

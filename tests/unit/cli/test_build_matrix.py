@@ -116,6 +116,13 @@ def test_what_does_not_go_together(tmp_path: Path, arguments: list[str], words: 
     assert words in done.stderr
 
 
+def test_a_lock_of_a_matrix_says_itself_what_it_holds(tmp_path: Path, matrix: Path) -> None:
+    argv = ["--store", str(tmp_path / "store"), "lock", "--matrix", str(matrix), "other.yaml"]
+    done = CliRunner().invoke(cli, argv)
+    assert done.exit_code == ExitCode.INPUT_INVALID
+    assert "--matrix says the schematics" in done.stderr
+
+
 def test_phases_that_took_longest_come_first(capsys: pytest.CaptureFixture[str]) -> None:
     watch = Stopwatch(RecordingSink())
     for phase, seconds in (("plan", 0.5), ("run", 2.0), ("plan", 0.25)):
