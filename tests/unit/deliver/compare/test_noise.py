@@ -167,6 +167,16 @@ def test_a_signature_that_does_not_hold_is_no_noise(changed: dict[str, bool]) ->
     assert compared(make(1), make(2)).verdict is Verdict.DIFFERENT
 
 
+@pytest.mark.parametrize("said", ["verifies", "digest_matches"])
+def test_two_signatures_that_do_not_hold_are_different(said: str) -> None:
+    sides = []
+    for run in (1, 2):
+        part = replace(leaf("signature 1", f"\0{run}", "pe-signature"), text=None)
+        part = replace(part, facts={**SIGNED, said: False})
+        sides.append(box("u", "uki", leaf(".linux", b"\0k"), part))
+    assert told(compared(*sides)) == ["content of the Authenticode signature"]
+
+
 def signed_policy(pcrs: str, sig: str, key: str = "k") -> str:
     return f'{{"sha256": [{{"pcrs": [{pcrs}], "pkfp": "{key}", "pol": "{sig}", "sig": "{sig}"}}]}}'
 
@@ -193,6 +203,8 @@ def squashfs(name: str, *inner: Part, **facts: bool | int) -> Part:
 
 def test_a_squashfs_of_equal_files_is_packed_differently_unless_it_hides_properties() -> None:
     assert compared(squashfs("1"), squashfs("2")).verdict is Verdict.SAME_CONTENT
+    untold = [replace(squashfs(name), facts={}) for name in ("1", "2")]
+    assert compared(*untold).verdict is Verdict.DIFFERENT
     node = Part("null", "special", 0, facts={"mode": "0666"})
     for more in ({"has_xattrs": True}, {}):
         inner = () if more else (node,)
