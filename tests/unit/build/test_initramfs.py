@@ -6,12 +6,14 @@ import threading
 from pathlib import Path
 
 import pytest
+import zstandard
 
+from local_imager.build import initramfs
 from local_imager.build.initramfs import Normalised, NotNormalisable, normalise_initramfs
 from local_imager.errors import Interrupted
 from local_imager.formats.initramfs import segments
 from local_imager.formats.packing import unpack_one
-from local_imager.formats.source import BytesSource
+from local_imager.formats.source import BytesSource, stream
 from tests.addedsegments import BASE, FILES, cpio, imager_initramfs, pack
 
 EPOCH = 1559424892
@@ -102,6 +104,35 @@ REFUSED = {
 def test_what_is_built_otherwise_is_left_alone(place: Place, data: bytes) -> None:
     with pytest.raises(NotNormalisable):
         place.normalise(data)
+
+
+def test_a_rewriting_that_changes_more_is_noticed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        initramfs, "rewrite_times", lambda data, epoch: iter([b"".join(stream(data))[:-1], b"!"])
+    )
+    with pytest.raises(NotNormalisable, match="written again"):
+        place.normalise(imager_initramfs())
+
+
+def test_a_packer_that_loses_something_is_noticed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loses:
+        def __init__(self) -> None:
+            self.inner = zstandard.ZstdCompressor().compressobj()
+
+        def compress(self, data: bytes) -> bytes:
+            return self.inner.compress(data[:-1])
+
+        def flush(self) -> bytes:
+            return self.inner.flush()
+
+    packer = initramfs._Packer(1, "broken", Loses)
+    monkeypatch.setattr(initramfs, "_packer", lambda _: packer)
+    with pytest.raises(NotNormalisable, match="unpacks to something else"):
+        place.normalise(imager_initramfs())
 
 
 def test_an_epoch_without_room_is_refused(place: Place) -> None:
