@@ -41,7 +41,8 @@ def verdict_text(comparison: Comparison) -> str:
     if real:
         parts.append(_counted(real, "difference"))
     if counts.get("follows"):
-        parts.append(f"{counts['follows']} more that go with {'it' if real == 1 else 'them'}")
+        verb = "goes" if counts["follows"] == 1 else "go"
+        parts.append(f"{counts['follows']} more that {verb} with {'it' if real == 1 else 'them'}")
     if counts.get("packing"):
         parts.append(f"packed differently in {_counted(counts['packing'], 'place')}")
     if counts.get("noise"):
@@ -65,7 +66,7 @@ def report_lines(comparison: Comparison) -> Iterator[Line]:
     if hidden:
         yield Line("quiet", f"… and {hidden} more (--limit shows more of them)")
     yield Line("text", "")
-    yield Line("quiet", f"expected: {expected_text(comparison)}")
+    yield Line("quiet", expected_text(comparison))
     for note in comparison.notes:
         yield Line("quiet", f"note: {clean(note, 1000)}")
 
@@ -78,9 +79,11 @@ def side_text(side: SideSummary) -> str:
 
 
 def expected_text(comparison: Comparison) -> str:
-    """Say which verdict equal inputs would give, and why."""
-    because = clean(comparison.because, 1000)
-    return f"{WORDS[comparison.expected]}, because {because}"
+    """Say which verdict was to be expected, and why."""
+    because, word = clean(comparison.because, 1000), WORDS[comparison.expected]
+    # Inputs of which nothing shows that they differ may differ all the same.
+    of_what = "" if comparison.expected is Verdict.DIFFERENT else " of equal inputs"
+    return f"expected{of_what}: {word}, because {because}"
 
 
 def _described(meaning: Mapping[str, Any]) -> Iterator[str]:
