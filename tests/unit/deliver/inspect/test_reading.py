@@ -14,6 +14,7 @@ from local_imager.deliver.inspect.extensions import MAX_BYTES, read_extensions
 from local_imager.deliver.inspect.inspection import Inspection, inspect_source
 from local_imager.deliver.inspect.meaning import Meaning
 from local_imager.formats.source import BytesSource
+from tests.diskfiles import small_fat32
 from tests.pebytes import make_pe, pcr_document, public_pem, sign_pe, signer
 from tests.talosfiles import (
     CMDLINE,
@@ -259,4 +260,13 @@ def test_json_is_stable() -> None:
         *("kernel_version", "arch", "platform", "schematic_id", "schematic", "extensions"),
         *("kernel_arguments", "boot_entries", "meta", "secure_boot", "boot", "sizes", "imager"),
         *("unknown", "known", "remake", "parts"),
+    ]
+
+
+def test_the_same_image_in_two_places_boots_once() -> None:
+    esp = small_fat32({"EFI/A.TXT": b"x", "EFI/LINUX/TALOS.EFI": uki()})
+    found = meaning_of(disk([("COPY", uki()), ("ESP", esp)]))
+    assert [(one.loader, one.profile, one.path) for one in found.boot_entries] == [
+        ("systemd-boot", "main", "ESP/EFI/LINUX/TALOS.EFI"),
+        ("systemd-boot", "reset", "ESP/EFI/LINUX/TALOS.EFI"),
     ]
