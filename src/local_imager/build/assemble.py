@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from local_imager.build.bench import (
     AssetJob,
@@ -18,26 +16,17 @@ from local_imager.build.bench import (
     BootFiles,
     BuildOptions,
     BuiltAsset,
-    imager_request,
-    run_entry,
-    staged_inputs,
-    utc_now,
 )
 from local_imager.build.disks import build_disks, raw_document
-from local_imager.build.failure import require_success
-from local_imager.build.initramfs import NotNormalisable
-from local_imager.build.installer import fix_installer_time
-from local_imager.build.outputs import take_ownership
 from local_imager.build.privilege import privileges_for
-from local_imager.build.record import base_image, build_record, builder_image, converts
+from local_imager.build.record import base_image, builder_image, converts
 from local_imager.build.request import Runner
 from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
 from local_imager.build.scheduling import runs_at_once, side_by_side
-from local_imager.build.shared import InitramfsKeeper, Prepared, SharedInitramfs
+from local_imager.build.shared import InitramfsKeeper, SharedInitramfs
+from local_imager.build.single import build_single, input_bytes, with_initramfs_facts
 from local_imager.build.staging import locate_input
-from local_imager.errors import BuildError
-from local_imager.events import EventSink, Message, step, timed
-from local_imager.oci.export import select_image
+from local_imager.events import EventSink
 from local_imager.oci.model import canonical_json
 from local_imager.profile.model import Kind
 
@@ -84,7 +73,7 @@ def build_assets(
         folder = workspace / f"group-{number}"
         try:
             own = replace(bench, cancel=stop)
-            yield from _build_group(own, [shared.prepared(job) for job in group], folder)
+            yield from _build_group(own, shared, group, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -92,7 +81,7 @@ def build_assets(
         tasks = [partial(work, number, group) for number, group in enumerate(groups)]
         yield from side_by_side(tasks, at_once, cancel)
     finally:
-        shutil.rmtree(shared.folder, ignore_errors=True)
+        shared.close()
 
 
 # What takes long begins first. What needs no initramfs comes before that which waits for it.
@@ -112,39 +101,27 @@ def in_order_of_work(groups: list[list[AssetJob]]) -> list[list[AssetJob]]:
     return sorted(groups, key=lambda group: _WEIGHTS[group[0].plan.profile.kind])
 
 
-def _build_group(bench: Bench, group: list[Prepared], folder: Path) -> Iterator[BuiltAsset]:
+def _build_group(
+    bench: Bench, shared: SharedInitramfs, group: list[AssetJob], folder: Path
+) -> Iterator[BuiltAsset]:
     """Make the assets of a group, each with the record of how it came by its initramfs."""
     first = group[0]
-    if converts(first.job.plan, exact=bench.options.exact):
-        built = build_disks(bench, [ready.job for ready in group], folder)
-    elif first.path is not None and first.job.plan.profile.kind == "initramfs":
-        built = iter([_take_initramfs(bench, first, folder)])
-    else:
-        built = iter([_build_single(bench, first.job, folder)])
-    for asset in built:
-        facts = dict(first.facts) if first.facts is not None else None
-        record = {**asset.record, "initramfs": facts}
-        yield replace(asset, log=first.log + asset.log, record=record)
+    if not converts(first.plan, exact=bench.options.exact):
+        yield build_single(bench, shared, first, folder)
+        return
+    ready = [shared.prepared(job, bench.cancel) for job in group]
+    for asset in build_disks(bench, [one.job for one in ready], folder):
+        yield with_initramfs_facts(asset, ready[0])
 
 
 def _needed_bytes(bench: Bench, group: list[AssetJob]) -> int:
     """Disk that a group takes at most; it is given back before the next one begins."""
     plan, memory_bytes = group[0].plan, bench.options.memory_bytes
-    inputs = _input_bytes(bench, group[0])
+    inputs = input_bytes(bench, group[0])
     needed = output_bytes(plan, inputs) + (len(group) - 1) * 3 * inputs
     if not scratch_bytes(plan, inputs, memory_bytes, bench.engine):
         needed += output_bytes(plan, inputs)
     return needed
-
-
-def _input_bytes(bench: Bench, job: AssetJob) -> int:
-    files = bench.boot_files(base_image(job.images), job.plan.profile.arch)
-    total = sum(path.stat().st_size for path in files.values())
-    for requirement, image in job.images.items():
-        if requirement.role in ("extension", "overlay", "base-installer"):
-            _, manifest = select_image(bench.layout, image.digest, requirement.arch)
-            total += sum(layer.size_bytes for layer in manifest.layers)
-    return total
 
 
 def group_jobs(jobs: Sequence[AssetJob], *, exact: bool) -> list[list[AssetJob]]:
@@ -167,69 +144,3 @@ def _group_key(job: AssetJob, number: int, *, exact: bool) -> bytes:
             job.plan.schematic_id,
         ]
     )
-
-
-def _take_initramfs(bench: Bench, ready: Prepared, folder: Path) -> BuiltAsset:
-    """Return the finished initramfs as the asset that it is."""
-    began, started_at = time.monotonic(), utc_now()
-    plan = ready.job.plan
-    path = folder / plan.output_name
-    folder.mkdir(parents=True, exist_ok=True)
-    if ready.path is None:
-        raise BuildError(f"{plan.asset} was not made")
-    os.link(ready.path, path)
-    run = dict(ready.facts or {}).get("run")
-    record = build_record(
-        plan,
-        ready.job.images,
-        engine=bench.engine,
-        profile=plan.profile.rendered(lambda item: locate_input(item, ready.job.images)),
-        runs=[run] if run else [],
-        started_at=started_at,
-        duration_s=time.monotonic() - began,
-        exact=False,
-        epoch=bench.options.epoch,
-    )
-    return BuiltAsset(plan.asset, path, "", record, time.monotonic() - began, ready.job)
-
-
-def _build_single(bench: Bench, job: AssetJob, folder: Path) -> BuiltAsset:
-    """Let the imager make the asset in one run, every step its own."""
-    began, started_at = time.monotonic(), utc_now()
-    plan = job.plan
-    out_format = str(plan.profile.document["output"].get("outFormat") or "raw")
-    name = plan.output_name + ("" if out_format == "raw" else out_format)
-    document = plan.profile.rendered(lambda item: locate_input(item, job.images))
-    with step(bench.sink, "build", plan.asset), staged_inputs(bench, job, folder) as staged:
-        request = imager_request(bench, job, staged, document, name, folder / "out")
-        result = bench.runner.run(request, bench.sink, bench.cancel)
-        require_success(request, result, bench.engine)
-    path = request.output_dir / name
-    take_ownership(path, private=plan.holds_secrets)
-    installer = (
-        _fixed_installer(bench, path) if job.made and plan.profile.kind == "installer" else {}
-    )
-    duration_s = time.monotonic() - began
-    record = build_record(
-        plan,
-        job.images,
-        engine=bench.engine,
-        profile=document,
-        runs=[run_entry(request, result.exit_code, result.duration_s)],
-        started_at=started_at,
-        duration_s=duration_s,
-        exact=not job.made,
-        epoch=bench.options.epoch,
-    )
-    return BuiltAsset(plan.asset, path, result.log, {**record, **installer}, duration_s, job)
-
-
-def _fixed_installer(bench: Bench, path: Path) -> dict[str, Any]:
-    """Set the time in an installer; what the record says of it."""
-    try:
-        with timed(bench.sink, "normalise", path.name):
-            was = fix_installer_time(path, bench.options.epoch)
-    except NotNormalisable as reason:
-        bench.sink.emit(Message(f"the installer keeps the time of its making: {reason}", "warning"))
-        return {"installer": {"way": "plain", "reason": str(reason)}}
-    return {"installer": {"way": "normalised", "created_before": was}}

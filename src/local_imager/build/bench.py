@@ -51,12 +51,13 @@ BootFiles = Callable[["VerifiedImage", Arch], Mapping[str, Path]]
 class AssetJob:
     """One asset to build, with the verified image for each requirement of its plan.
 
-    ``made`` says where the files lie that earlier runs of the build made for it.
+    ``made`` says where the files lie that earlier runs of the build made for it, None for one that
+    is still being made.
     """
 
     plan: BuildPlan
     images: Mapping[Requirement, VerifiedImage]
-    made: Mapping[MadeFile, Path] = field(default_factory=dict)
+    made: Mapping[MadeFile, Path | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +154,17 @@ def imager_request(
     document: Mapping[str, Any],
     name: str,
     output_dir: Path,
+    *,
+    input_bytes: int | None = None,
 ) -> ImagerRequest:
-    """Return the complete request of one imager run that writes ``name``."""
+    """Return the complete request of one imager run that writes ``name``.
+
+    ``input_bytes`` is what the inputs will weigh, where they are not all there yet.
+    """
     plan, options = job.plan, bench.options
     shown = masked_profile(document, holds_secrets=plan.holds_secrets)
-    scratch = scratch_bytes(plan, tree_bytes(staged.input_dir), options.memory_bytes, bench.engine)
+    weight = tree_bytes(staged.input_dir) if input_bytes is None else input_bytes
+    scratch = scratch_bytes(plan, weight, options.memory_bytes, bench.engine)
     if not scratch and plan.profile.kind in _WITH_FAT and not options.exact:
         bench.sink.emit(Message(_SCRATCH_ON_DISK.format(asset=plan.asset), "warning"))
     return ImagerRequest(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -23,7 +23,9 @@ from local_imager.build.initramfs import (
 )
 from local_imager.build.outputs import take_ownership
 from local_imager.build.record import base_image, initramfs_key, masked_profile, normalises
+from local_imager.build.scheduling import MAX_AT_ONCE, LinkedEvent
 from local_imager.build.staging import locate_input
+from local_imager.errors import Interrupted
 from local_imager.events import Message, step, timed
 from local_imager.oci.model import Digest
 from local_imager.profile.handed import INITRAMFS, initramfs_plan, with_initramfs
@@ -71,6 +73,14 @@ class SharedInitramfs:
     keeper: InitramfsKeeper | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _made: dict[str, Future[_Made]] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(MAX_AT_ONCE, thread_name_prefix="initramfs")
+    )
+    _stop: LinkedEvent = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stop = LinkedEvent(self.bench.cancel)
+        self.bench = replace(self.bench, cancel=self._stop)
 
     def key(self, job: AssetJob) -> str:
         """Return what jobs share that can share an initramfs; empty where there is nothing to."""
@@ -78,32 +88,46 @@ class SharedInitramfs:
             return ""
         return initramfs_key(initramfs_plan(job.plan), job.images, epoch=self.bench.options.epoch)
 
-    def prepared(self, job: AssetJob) -> Prepared:
+    def expected(self, job: AssetJob) -> AssetJob | None:
+        """Return the job over an initramfs that is still being made, and see that it is.
+
+        None where there is nothing to wait for. Only :meth:`prepared` tells whether the initramfs
+        is used in the end.
+        """
+        key = self.key(job)
+        if not key or job.plan.profile.kind == "initramfs" or self._begun(key, job).done():
+            return None
+        file = MadeFile(INITRAMFS, _NOT_KNOWN_YET)
+        return replace(job, plan=with_initramfs(job.plan, file), made={file: None})
+
+    def prepared(self, job: AssetJob, cancel: threading.Event | None = None) -> Prepared:
         """Return the job over a finished initramfs, which is made when there is none yet.
 
-        Raises what a run raises. Where the imager's initramfs is not built as it is known to be,
-        the job stays as it is and the record says why.
+        Raises what a run raises, and ``Interrupted`` when ``cancel`` is set meanwhile. Where the
+        imager's initramfs is not built as it is known to be, the job stays as it is and the record
+        says why.
         """
         key = self.key(job)
         if not key:
             return Prepared(job)
-        with self._lock:
-            future = self._made.get(key)
-            mine = future is None
-            if future is None:
-                future = self._made[key] = Future()
-        if mine:
-            try:
-                future.set_result(self._find_or_make(key, job))
-            except BaseException as error:
-                future.set_exception(error)
-                raise
-        made = future.result()
+        made = _awaited(self._begun(key, job), cancel or self._stop)
         if made.path is None:
             return Prepared(job, facts=made.facts, log=made.log)
         file = MadeFile(INITRAMFS, Digest.parse(str(made.facts["digest"])))
         ready = replace(job, plan=with_initramfs(job.plan, file), made={file: made.path})
         return Prepared(ready, made.path, made.facts, made.log)
+
+    def close(self) -> None:
+        """Stop what is still being made and remove the files."""
+        self._stop.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _begun(self, key: str, job: AssetJob) -> Future[_Made]:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = self._pool.submit(self._find_or_make, key, job)
+            return self._made[key]
 
     def _find_or_make(self, key: str, job: AssetJob) -> _Made:
         folder = self.folder / key[:16]
@@ -151,6 +175,17 @@ class SharedInitramfs:
         return _Made(target, {**facts, "kept": False}, result.log)
 
 
+def _awaited(future: Future[_Made], cancel: threading.Event) -> _Made:
+    while not cancel.is_set():
+        if wait([future], _POLL_S).done:
+            return future.result()
+    raise Interrupted("the build was stopped before its initramfs was made")
+
+
+# How long a stop goes unnoticed at most.
+_POLL_S: Final = 0.05
+# Stands in a plan for the digest of what is not made yet; a profile holds no digest of it.
+_NOT_KNOWN_YET: Final = Digest("0" * 64)
 _NOT_EQUAL: Final = (
     "the bytes will differ from build to build: the initramfs of this imager is not normalised, "
     "since {reason}"

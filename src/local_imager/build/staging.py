@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from local_imager.sources.verify import VerifiedImage
 
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,120}")
+# Below the inputs: what earlier runs of the same build made.
+_MADE: Final = "made"
 # A PEM key with its certificate chain is a few KiB; more is not a key.
 MAX_KEY_BYTES: Final = 256 * 1024
 
@@ -80,7 +82,7 @@ def locate_input(item: Input, images: Mapping[Requirement, VerifiedImage]) -> st
         case KeyFile(name):
             return f"{KEY_ROOT}/{_safe(name)}"
         case MadeFile(name, _):
-            return f"{INPUT_ROOT}/made/{_safe(name)}"
+            return f"{INPUT_ROOT}/{_MADE}/{_safe(name)}"
 
 
 def _safe(name: str) -> str:
@@ -97,13 +99,14 @@ def stage_inputs(
     key_dir: Path | None,
     dest: Path,
     user: ContainerUser,
-    made: Mapping[MadeFile, Path] = MappingProxyType({}),
+    made: Mapping[MadeFile, Path | None] = MappingProxyType({}),
 ) -> StagedInputs:
     """Prepare everything that the plan's profile refers to below ``dest``.
 
     ``boot_files`` maps the names of :class:`BaseFile` to files, ``made`` says where what earlier
-    runs made lies; ``user`` is who must be able to read. Raises :class:`InputError` for a missing
-    or unusable key, :class:`BuildError` when an input was not provided.
+    runs made lies, or None for what :func:`provide_made` brings later; ``user`` is who must be
+    able to read. Raises :class:`InputError` for a missing or unusable key, :class:`BuildError`
+    when an input was not provided.
     """
     input_dir, staged_keys = dest / "in", dest / "keys"
     input_dir.mkdir(parents=True, exist_ok=True)
@@ -130,10 +133,18 @@ def stage_inputs(
             case MadeFile(name, _):
                 if item not in made:
                     raise BuildError(f"no earlier run made {name}")
-                _provide(made[item], input_dir / inside.removeprefix(INPUT_ROOT + "/"), user)
+                (input_dir / _MADE).mkdir(exist_ok=True)
+                source = made[item]
+                if source is not None:
+                    provide_made(input_dir, item, source, user)
     _make_readable(input_dir, user)
     document = plan.profile.rendered(lambda item: locate_input(item, images))
     return StagedInputs(input_dir, staged_keys if has_keys else None, render_document(document))
+
+
+def provide_made(input_dir: Path, file: MadeFile, source: Path, user: ContainerUser) -> None:
+    """Put what an earlier run made where the profile says that it lies; ``user`` can read it."""
+    _provide(source, input_dir / _MADE / _safe(file.name), user)
 
 
 def _write(target: Path, content: bytes) -> None:

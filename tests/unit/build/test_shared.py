@@ -7,6 +7,7 @@ import stat
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ import pytest
 from local_imager.build import bench as bench_module
 from local_imager.build.assemble import AssetJob, BuildOptions, BuiltAsset, build_assets
 from local_imager.build.bench import Bench
-from local_imager.build.request import ImagerRequest
+from local_imager.build.request import BegunRun, ImagerFailed, ImagerRequest
 from local_imager.build.shared import SharedInitramfs
-from local_imager.errors import BuildError
-from local_imager.events import Message, RecordingSink
+from local_imager.errors import BuildError, Interrupted
+from local_imager.events import EventSink, Message, RecordingSink
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 from local_imager.profile.model import BuildPlan, Profile
@@ -260,3 +261,44 @@ def test_temporary_files_on_disk_are_told_where_they_change_bytes(
     warnings = [e.text for e in shop.sink.events if isinstance(e, Message) and e.level == "warning"]
     assert len(warnings) == 1
     assert warnings[0].startswith(ISO.asset) and "build.memory" in warnings[0]
+
+
+def test_a_program_is_begun_while_its_initramfs_is_still_made(shop: Shop) -> None:
+    begun = threading.Event()
+
+    class Eager(FakeRunner):
+        def begin(
+            self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+        ) -> AbstractContextManager[BegunRun]:
+            begun.set()
+            return super().begin(request, sink, cancel)
+
+    def imager(request: ImagerRequest, command: tuple[str, ...]) -> tuple[str, ...]:
+        if "systemExtensions" in json.loads(request.stdin)["input"]:
+            assert begun.wait(10)
+        return shop.imager(request, command)
+
+    shop.runner = Eager(imager)
+    assert UKI.asset in shop.build(UKI)
+    assert shop.kinds == ["initramfs", "uki"]
+
+
+def test_a_packing_that_fails_fails_the_asset_and_leaves_nothing(shop: Shop) -> None:
+    shop.runner = FakeRunner(lambda _request, _command: ("sh", "-c", "cat > /dev/null; exit 7"))
+    with pytest.raises(ImagerFailed) as failure:
+        shop.build(UKI, ISO)
+    assert failure.value.status == 7
+    assert list(shop.workspace.iterdir()) == []
+    assert not [t for t in threading.enumerate() if t.name.startswith("initramfs")]
+
+
+def test_who_waits_for_an_initramfs_can_be_stopped(shop: Shop) -> None:
+    shared = SharedInitramfs(shop_bench(shop), shop.workspace / "shared")
+    shop.runner = FakeRunner(lambda _request, _command: ("sleep", "60"))
+    shared.bench.runner = shop.runner
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        shared.prepared(AssetJob(UKI, shop.images), stop)
+    shared.close()  # ends what is still being made
+    assert not shared.folder.exists()
