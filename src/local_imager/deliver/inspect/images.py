@@ -28,11 +28,12 @@ def open_iso(walk: Walk, source: Source) -> Inside:
     parts = list(volume_parts(walk, volume))
     names = Names(part.name for part in parts)
     partitions = table.partitions if table is not None else ()
-    places = {p.offset: names.unique(partition_name(p)) for p in partitions}
+    named = [(names.unique(partition_name(one)), one) for one in partitions]
+    places = {one.offset: name for name, one in reversed(named)}
     for entry in volume.boot.entries:
         parts.append(_boot_entry(walk, source, volume, entry, names, places))
-    for partition in partitions:
-        parts.append(_partition(walk, source, volume, partition, places[partition.offset]))
+    for name, partition in named:
+        parts.append(_partition(walk, source, volume, partition, name))
     facts = _volume_facts(volume) | (table_facts(table) if table is not None else {})
     rest = iso_rest(source, volume.size_bytes, table)
     if rest:
