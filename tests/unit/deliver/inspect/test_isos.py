@@ -84,10 +84,10 @@ def test_an_image_that_is_cut_off(tree: Path, tmp_path: Path) -> None:
 def test_partitions_that_begin_together_have_names_of_their_own(tree: Path, tmp_path: Path) -> None:
     made(tree, tmp_path / "a.iso", "-e", "boot/esp.img", "-no-emul-boot")
     data = (tmp_path / "a.iso").read_bytes()
-    both = mbr_entries([(0x80, 0x17, 0, 2000), (0, 0x83, 0, 3000)])
+    both = mbr_entries([(0x80, 0x17, 0, 1000), (0, 0x83, 0, 1500)])
     (tmp_path / "b.iso").write_bytes(patched(data, 446, both))
     done = inspect_file(tmp_path / "b.iso")
     found = [part for part in done.tree.children if part.kind == "partition"]
     assert [part.name for part in found] == ["partition 1", "partition 2"]
-    assert [part.size_bytes for part in found] == [2000 * 512, 3000 * 512]
+    assert [part.size_bytes for part in found] == [1000 * 512, 1500 * 512]
     assert not any(part.children for part in found)

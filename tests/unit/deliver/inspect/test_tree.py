@@ -220,3 +220,10 @@ def test_what_is_hashed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutOfBudget, match="claim more bytes"):
         tree_of(overlapping, limits=Limits(hashed_bytes=100 << 20))
     assert tree_of(overlapping).children[99].digest
+
+
+def test_directories_count_as_depth_too() -> None:
+    inner = cpio({"/".join("i" * 40): b"text"})
+    tree = tree_of(cpio({"/".join("o" * 40): inner}))
+    reasons = [part.unread for _, part in tree.walk() if part.unread]
+    assert reasons == ["parts lie in each other more than 64 deep"]
