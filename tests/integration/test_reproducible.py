@@ -48,10 +48,7 @@ AGAIN = {
     MIDDLE: PLAIN_TOO[MIDDLE],
     OLDEST: (
         *PLAIN_TOO[OLDEST],
-        "metal-amd64.raw.zst",
         "metal-amd64.raw.xz",
-        "metal-amd64.raw.gz",
-        "metal-amd64.raw.tar.gz",
         "metal-amd64.vhd",
         "metal-amd64.ova",
     ),
