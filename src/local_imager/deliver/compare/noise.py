@@ -146,6 +146,17 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         lambda place: place.fact == "guid" and place.of_kind("partition", "disk", "iso"),
     ),
     NoiseRule(
+        "meta-order",
+        "the order of the values in the META partition, and the checksum over them",
+        "imagers write them in random order; covered only when all values are equal and nothing "
+        "else lies in the partition",
+        lambda place: (
+            _facts("meta", REST)(place)
+            and place.left.facts.get(REST) is not None
+            and place.left.facts.get(REST) == place.right.facts.get(REST)
+        ),
+    ),
+    NoiseRule(
         "fat-serial",
         "the serial number of a FAT volume",
         "made from the time of the run, or at random",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from local_imager.deliver.inspect.parts import Fact
-from local_imager.deliver.inspect.rest import fat_rest
+from local_imager.deliver.inspect.rest import fat_rest, meta_rest
 from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.source import BytesSource, Source, sha256_of
@@ -85,7 +85,7 @@ def open_meta(walk: Walk, source: Source) -> Inside:
     from local_imager.formats.meta import read_meta
 
     meta = read_meta(source)
-    facts: dict[str, Fact] = {}
+    facts: dict[str, Fact] = {"rest": meta_rest(source)}
     if meta.faults:
         facts["faults"] = tuple(clean(fault) for fault in meta.faults)
     parts = []

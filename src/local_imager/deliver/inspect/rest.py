@@ -14,8 +14,9 @@ from typing import Final
 
 from local_imager.formats.cpio import CpioHeader
 from local_imager.formats.gpt import PartitionTable
+from local_imager.formats.meta import META_BYTES, read_meta_order, write_meta
 from local_imager.formats.pe import PeFile
-from local_imager.formats.source import CHUNK_BYTES, Source
+from local_imager.formats.source import CHUNK_BYTES, FormatError, Source
 
 _BLOCK_BYTES: Final = 512
 _BOOT_CODE_BYTES: Final = 440
@@ -112,6 +113,22 @@ def fat_rest(boot_sector: bytes, kind: str) -> str:
     at = 64 if kind == "fat32" else 36
     kept = boot_sector[: at + 1] + boot_sector[at + 2 : at + 3] + boot_sector[at + 18 :]
     return f"sha256:{hashlib.sha256(kept).hexdigest()}"
+
+
+def meta_rest(source: Source) -> str:
+    """Return the digest of what a META partition holds beside its values, which come in any order.
+
+    Where a copy is not laid out as Talos does it, all of its bytes count.
+    """
+    raw = source.read(0, min(META_BYTES, source.size_bytes))
+    try:
+        values = read_meta_order(raw)
+        laid_out = write_meta(values) == raw
+    except FormatError:
+        laid_out = False
+    hasher = hashlib.sha256(repr(sorted(values)).encode() if laid_out else raw)
+    hasher.update(rest_digest(source, [(0, len(raw))]).encode())
+    return f"sha256:{hasher.hexdigest()}"
 
 
 class ArchiveRest:

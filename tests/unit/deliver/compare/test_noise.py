@@ -87,6 +87,15 @@ def xfs(mode: str = "0644") -> Make:
     return make
 
 
+def meta_partition(*, same: bool) -> Make:
+    def make(run: int) -> Part:
+        rest = digest_of("plain" if same else f"more {run}")
+        inner = box("META", "partition", leaf("0xa", "1", key="0xa"), content="meta", rest=rest)
+        return replace(inner, digest=digest_of(f"order {run}"))
+
+    return make
+
+
 def disk(kind: PartKind, name: str) -> Make:
     def make(run: int) -> Part:
         inner = box("content", "disk", leaf("a", "1"), **({} if name else {"table": f"{run}"}))
@@ -108,6 +117,7 @@ CASES = [
         lambda run: listing((FOLDED, PLAIN.replace("three", "tree"))[run - 1]),
     ),
     Case("gpt-guid", fact("partition", "guid"), fact("partition", "type")),
+    Case("meta-order", meta_partition(same=True), meta_partition(same=False)),
     Case("fat-serial", fact("partition", "serial", "fat"), fact("partition", "label", "fat")),
     Case("fat-times", filesystem("fat"), filesystem("fat", "mode")),
     Case("xfs-identity", fact("partition", "uuid", "xfs"), fact("partition", "features", "xfs")),

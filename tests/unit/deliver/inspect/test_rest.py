@@ -12,11 +12,13 @@ from local_imager.deliver.inspect.rest import (
     disk_rest,
     fat_rest,
     iso_rest,
+    meta_rest,
     program_rest,
     rest_digest,
 )
 from local_imager.formats.cpio import CpioHeader
 from local_imager.formats.gpt import Partition, PartitionTable
+from local_imager.formats.meta import write_meta
 from local_imager.formats.pe import read_pe
 from local_imager.formats.source import BytesSource, FileSource
 from tests.pebytes import make_pe
@@ -91,6 +93,19 @@ def test_what_follows_the_volume_of_an_iso_counts() -> None:
     data = bytes(40_000)
     assert iso_rest(BytesSource(data), 40_000, None) == ""
     assert iso_rest(BytesSource(data + b"payload"), 40_000, None) != ""
+
+
+@pytest.mark.parametrize(("at", "counts"), [(300 * 1024, True), (600 * 1024, True), (-1, False)])
+def test_meta_counts_without_the_order_of_its_values(at: int, counts: bool) -> None:
+    values = [(10, b"ten"), (12, b"twelve")]
+    first, second = (write_meta(some).ljust(1 << 20, b"\0") for some in (values, values[::-1]))
+    assert first != second
+    assert meta_rest(BytesSource(first)) == meta_rest(BytesSource(second))
+    changed = bytearray(second)
+    if at >= 0:
+        changed[at] ^= 1
+    assert (meta_rest(BytesSource(bytes(changed))) != meta_rest(BytesSource(first))) is counts
+    assert meta_rest(BytesSource(bytes(1 << 20))) != meta_rest(BytesSource(first))
 
 
 def header(**changed: int) -> CpioHeader:
