@@ -41,11 +41,13 @@ def test_paths_go_down_to_what_a_person_knows() -> None:
     wanted = {
         "content/META/0xa",
         f"{image}/.cmdline",
+        f"{image}/.profile",
         f"{image}/profile reset/.cmdline",
         f"{image}/.initrd/segment 1/etc/os-release",
         f"{image}/.initrd/segment 2/extensions.yaml",
     }
     assert wanted <= paths(tree)
+    assert f"{image}/profile main" not in paths(tree)
     kinds = {path: at(tree, path).kind for path in ("content", "content/EFI", image)}
     assert list(kinds.values()) == ["disk", "partition", "uki"]
     assert at(tree, "content/EFI").facts["content"] == "fat"
