@@ -258,8 +258,7 @@ class Store:
         exact = [asset for asset in found if asset.name == name]
         if len(exact or found) == 1:
             meant = (exact or found)[0]
-            held = self.layout.resolve(meant.name)
-            asset = self._asset_of(held) if held is not None else None
+            asset = self._asset_of(meant.entry())
             if asset is None:
                 raise NotFound(f"{meant.name} was removed, or its manifest is not one of an asset")
             return asset
@@ -279,7 +278,8 @@ class Store:
             return ()
         if index.contains(_WITHOUT_FILE):
             return self.assets()
-        return self._listed(index.holding(prefix))
+        digest, key = ("digest", f"sha256:{prefix}"), (ANNOTATION_BUILD_KEY, prefix)
+        return self._listed(index.beginning(digest, key))
 
     def remove(self, name: str) -> bool:
         """Take a name (asset or image) out of the store; its blobs go at the next collection."""

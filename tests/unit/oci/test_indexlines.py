@@ -72,6 +72,9 @@ def test_an_entry_is_found_by_any_text_in_it() -> None:
     assert lines.holding("") == lines.entries()
     assert IndexLines.of(document()).holding("") == ()
     assert lines.holding("\ud800") == ()
+    begun = lines.beginning((ANNOTATION_REF_NAME, "plain:"), ("digest", "nothing"))
+    assert [e.ref_name for e in begun] == ["plain:1", "plain:12"]
+    assert lines.beginning(("ref.name", 'quote"')) == lines.holding('quote"')
     both = lines.holding(NAMES[3], str(lines.entries()[1].digest))
     assert [e.ref_name for e in both] == [NAMES[1], NAMES[3]]
     assert lines.contains(b'"size": 1,') and not lines.contains(b'"size":1,')
