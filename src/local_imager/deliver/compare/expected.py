@@ -14,6 +14,8 @@ MadeBy = Mapping[str, Any] | None
 _COPIED: Final = frozenset({"kernel", "cmdline"})
 _WITH_INITRAMFS: Final = frozenset({"initramfs", "uki", "iso", "disk", "installer"})
 _PARTITIONED: Final = frozenset({"iso", "disk"})
+# What inspection tells of an imager that differs from run to run of the same one.
+_TIMES_OF_RUNS: Final = frozenset({"extensions_mtime"})
 _INPUTS: Final = (
     ("kind", "kinds of file"),
     ("talos_version", "Talos versions"),
@@ -78,7 +80,7 @@ def notes_on(
         if all(builders) and builders[0] != builders[1]:
             yield f"the sides were made by different imager code: {builders[0]} and {builders[1]}"
     first, second = left.get("imager") or {}, right.get("imager") or {}
-    for key in sorted({*first, *second}):
+    for key in sorted({*first, *second} - _TIMES_OF_RUNS):
         here, there = clean(str(first.get(key, ""))), clean(str(second.get(key, "")))
         if here and there and here != there:
             name = clean(str(key).replace("_", " "), 80)

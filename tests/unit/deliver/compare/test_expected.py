@@ -60,6 +60,8 @@ def test_different_imager_code_is_told() -> None:
     assert note == (
         "the sides were made by different imager code (stub): systemd-stub 258 and systemd-stub 259"
     )
+    times = {"imager": {"extensions_mtime": "1"}}, {"imager": {"extensions_mtime": "2"}}
+    assert list(notes_on(*times)) == []
     (note,) = notes_on({}, {}, REPEATS, REPEATS | {"builder": "v1.14.0"})
     assert note == "the sides were made by different imager code: v1.13.0 and v1.14.0"
     assert list(notes_on(left, left, REPEATS, REPEATS)) == []
