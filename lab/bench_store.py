@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lab.bench_figures import show
 from lab.console import LabError
-from lab.generated_store import make_store, record_of
+from lab.generated_store import record_of
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Digest
 from local_imager.store.records import AssetRecord, AttachedDocument
@@ -112,19 +112,23 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-store-", dir=options.folder) as scratch:
         empty, full = Path(scratch) / "empty", Path(scratch) / "full"
         Store.open(empty)
-        seconds = make_store(full, options.assets)
+        began_s = time.monotonic()
+        # By another process: the peak memory of this one would pass for that of what it starts.
+        maker = [sys.executable, "-m", "lab.generated_store", str(full), str(options.assets)]
+        subprocess.run(maker, check=True)
+        seconds = time.monotonic() - began_s
         size_mb = (full / "index.json").stat().st_size / 1e6
         print(
             f"{options.assets} assets made in {seconds:.0f} s, index.json {size_mb:.1f} MB, "
             f"load {os.getloadavg()[0]:.1f}; medians (min–max), milliseconds"
         )
-        rows = look_ups(full, options.assets)
-        show("Looking up, index read anew", ["what", "ms", "at most"], rows)
         rows = []
         for arguments in (["store", "ls"], ["store", "ls", "--json"], ["--help"]):
             taken, peak = command(full, *arguments)
             rows.append([" ".join(arguments), taken, peak])
         show("Whole processes", ["command", "ms", "peak MB"], rows)
+        rows = look_ups(full, options.assets)
+        show("Looking up, index read anew", ["what", "ms", "at most"], rows)
         show("Ingesting an asset with three documents", ["what", "ms"], ingests(empty, full))
     return 0
 

@@ -1,11 +1,13 @@
 """A valid store of any number of assets in seconds, for the figures of a large one.
 
+`python3 -m lab.generated_store FOLDER COUNT` makes one.
+
 Every asset has a small file, a manifest, and the three referrers that a build leaves (schematic,
 record, log) with their list, as the program writes them; only nothing is synced to the disk.
 """
 
 import os
-import time
+import sys
 from pathlib import Path
 
 from local_imager.oci.model import (
@@ -120,8 +122,5 @@ def fill(store: Store, count: int) -> None:
     store.layout.update_index(lambda document: document["manifests"].extend(entries))
 
 
-def make_store(path: Path, count: int) -> float:
-    """Make a store of so many assets; return the seconds that it took."""
-    began_s = time.monotonic()
-    fill(Store.open(path), count)
-    return time.monotonic() - began_s
+if __name__ == "__main__":
+    fill(Store.open(Path(sys.argv[1])), int(sys.argv[2]))
