@@ -36,7 +36,6 @@ class Finding:
     right: Part | None
     values: tuple[str, str]
     right_path: str = ""
-    diff: str = ""
     noise: str = ""
     scope: str = ""
     holders: tuple[tuple[Part, Part], ...] = ()

@@ -6,7 +6,7 @@ must be equal but for the words that are known to differ. What is not accounted 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,9 +72,13 @@ def fold(
         if finding.group == "real":
             folder.place(finding)
     lesser = [finding for finding in findings if finding.group in ("packing", "noise")]
+    noisy, packed = (
+        {scope for one in lesser if one.group == group for scope in scopes_of(one)}
+        for group in ("noise", "packing")
+    )
     for finding in findings:
         if finding.group == "derived":
-            folder.derived(finding, lesser)
+            folder.derived(finding, noisy, packed)
     return _grouped(folder.headlines), [*lesser, *folder.lesser]
 
 
@@ -105,34 +109,37 @@ class _Folder:
         self.headlines = headlines
         self.lesser: list[Finding] = []
         self._context = context
-        self._causes: list[tuple[Finding, Headline]] = []
+        self._owners = list(headlines)
+        self._causes: dict[str, Headline] = {}
         everything = [*(h.semantic for h in headlines), *(m for h in headlines for m in h.meanings)]
         self._semantics = [one for one in everything if one is not None]
 
     def place(self, finding: Finding) -> None:
         """Put a real difference below the headline that accounts for it, else on top."""
-        owner = next((one for one in self.headlines if self._accounts(one, finding)), None)
+        owner = next((one for one in self._owners if self._accounts(one, finding)), None)
         owner = owner or self._text_owner(finding) or self._name_owner(finding)
         if owner is None:
             owner = Headline(finding=finding)
             self.headlines.append(owner)
         else:
             owner.parts.append(finding)
-        self._causes.append((finding, owner))
+        for scope in scopes_of(finding):
+            self._causes.setdefault(scope, owner)
 
-    def derived(self, finding: Finding, lesser: Sequence[Finding]) -> None:
-        """Put a derived difference where its cause is; on top when it has none."""
-        for cause, owner in self._causes:
-            if _explains(cause, finding):
-                owner.parts.append(finding)
-                return
-        inside = [one for one in lesser if finding.lessens and _explains(one, finding)]
-        if not inside:
-            self.headlines.append(Headline(finding=finding))
-        elif any(one.group == "noise" for one in inside):
+    def derived(self, finding: Finding, noisy: set[str], packed: set[str]) -> None:
+        """Put a derived difference where its cause is; on top when it has none.
+
+        ``noisy`` and ``packed`` are the scopes that have noise or other packing within.
+        """
+        owner = self._causes.get(finding.scope)
+        if owner is not None:
+            owner.parts.append(finding)
+        elif finding.lessens and finding.scope in noisy:
             self.lesser.append(lessened(finding, "noise"))
-        else:
+        elif finding.lessens and finding.scope in packed:
             self.lesser.append(lessened(finding, "packing"))
+        else:
+            self.headlines.append(Headline(finding=finding))
 
     def _accounts(self, headline: Headline, finding: Finding) -> bool:
         own = [headline.semantic] if headline.semantic else []
@@ -297,14 +304,18 @@ def differing_words(
     return used
 
 
-def _explains(cause: Finding, finding: Finding) -> bool:
-    """Say whether a difference may be why a derived one is there.
+def scopes_of(cause: Finding) -> Iterator[str]:
+    """Yield the path of every part whose bytes may differ because of a difference.
 
-    It lies within the scope; a mode or time of the very part in question changes no byte of it.
+    These are what it lies in, and the part itself; but a mode or time of a part changes no byte of
+    that part, only of what holds it.
     """
-    if cause is finding or not lies_in(cause.path, finding.scope):
-        return False
-    return cause.fact not in ENTRY_FACTS or cause.path != finding.scope
+    path = cause.path
+    if cause.fact not in ENTRY_FACTS:
+        yield path
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 def lessened(finding: Finding, group: str) -> Finding:

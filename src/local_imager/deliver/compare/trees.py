@@ -27,7 +27,7 @@ from local_imager.deliver.compare.finding import SPELLING, Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
 from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
 from local_imager.deliver.compare.verdict import Change
-from local_imager.deliver.compare.words import clean, content_text, size_text, text_diff
+from local_imager.deliver.compare.words import clean, content_text, size_text
 from local_imager.deliver.compare.wrapping import core, wrapper_words, wrapping
 from local_imager.deliver.inspect.parts import Fact, Part
 
@@ -235,9 +235,8 @@ class _Walker:
         left, right = spot.left, spot.right
         values = content_text(left), content_text(right)
         scope = None
-        what, diff = f"content of the {noun(left)}", ""
+        what = f"content of the {noun(left)}"
         if left.text is not None and right.text is not None:
-            diff = text_diff(left.text, right.text)
             if left.text == right.text:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
@@ -248,7 +247,7 @@ class _Walker:
             what, scope = "bytes of the signature", _parent(spot.path)
         if _restated(spot):
             scope = _parent(spot.path)
-        self._add(spot, what, CONTENT, values, diff=diff, scope=scope)
+        self._add(spot, what, CONTENT, values, scope=scope)
 
     def _rest(self, spot: _Spot) -> None:
         """Name bytes that differ although every part and fact of theirs is equal."""
@@ -323,7 +322,6 @@ class _Walker:
         values: tuple[str, str],
         *,
         group: Class | None = None,
-        diff: str = "",
         scope: str | None = None,
         values_of: tuple[Fact | None, Fact | None] = (None, None),
         lessens: bool = True,
@@ -350,7 +348,6 @@ class _Walker:
                 spot.right,
                 values,
                 spot.right_path,
-                diff,
                 noise,
                 scope or "",
                 spot.holders,
@@ -361,6 +358,8 @@ class _Walker:
 
 def _derived_scope(spot: _Spot, name: str) -> str | None:
     """Return where the cause of a computed fact's difference lies, None for other facts."""
+    if spot.left.kind != spot.right.kind:
+        return None
     if name == REST:
         return spot.path
     kinds = (spot.left.kind, content_kind(spot.left))

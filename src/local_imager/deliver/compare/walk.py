@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.deliver.compare.align import Spelling
 from local_imager.deliver.compare.expected import expected_verdict, notes_on
-from local_imager.deliver.compare.finding import Finding, volume_of
+from local_imager.deliver.compare.finding import Finding
 from local_imager.deliver.compare.fold import Context, Headline, fold
 from local_imager.deliver.compare.meaning_diff import differing_meaning
-from local_imager.deliver.compare.noise import ALL_NOISE
-from local_imager.deliver.compare.semantic import Semantic
+from local_imager.deliver.compare.showing import Showing
 from local_imager.deliver.compare.trees import find_differences
 from local_imager.deliver.compare.verdict import Comparison, Difference, SideSummary, Verdict
 from local_imager.deliver.compare.words import clean, content_text
@@ -73,10 +72,12 @@ def compare_trees(
     headlines, lesser = fold(semantics, findings, context)
     if not headlines and not lesser:
         headlines = [Headline(finding=_unaccounted(left.tree, right.tree))]
-    real = [_difference(headline, limit, locate, context.images) for headline in headlines]
-    packing = [_of_finding(one, None) for one in lesser if one.group == "packing"]
-    noise = _grouped([one for one in lesser if one.group == "noise"])
-    counts: Counter[str] = Counter(one.change for one in real)
+    counts = Counter(_change(headline) for headline in headlines)
+    limit = max(limit, 1)
+    showing = Showing(limit, locate, context.images)
+    real = [showing.difference(headline) for headline in headlines[:limit]]
+    packing = [showing.finding(one) for one in lesser if one.group == "packing"]
+    noise = showing.grouped([one for one in lesser if one.group == "noise"])
     counts["packing"], counts["noise"] = len(packing), sum(1 for one in lesser if one.noise)
     counts["follows"] = sum(
         len(one.parts) + len(one.meanings) + len(one.alike) for one in headlines
@@ -98,7 +99,7 @@ def _comparison(
         left.summary,
         right.summary,
         verdict,
-        tuple(differences[: max(limit, 1)]),
+        tuple(differences[:limit]),
         {name: counts[name] for name in COUNTS},
         expected,
         because,
@@ -153,79 +154,6 @@ def _spellings(left: Subject, right: Subject) -> tuple[Spelling, Spelling]:
     return Spelling(tuple(words[0]), names[0]), Spelling(tuple(words[1]), names[1])
 
 
-def _difference(
-    headline: Headline,
-    limit: int,
-    locate: Locate | None,
-    images: Iterable[Mapping[str, str]],
-) -> Difference:
-    """Return a headline as it is reported, with at most ``limit`` of what follows from it."""
-    follows = [_of_semantic(one) for one in headline.meanings]
-    follows += [_of_finding(one, locate) for one in headline.parts]
-    if headline.semantic is not None:
-        top = _of_semantic(headline.semantic)
-        if not top.path:
-            top = replace(top, path=_place(headline, images))
-    else:
-        top = _of_finding(_some(headline.finding), locate)
-        if headline.alike:
-            follows += [_of_finding(one, None) for one in headline.alike]
-            what = f"{top.what}, in {len(headline.alike) + 1} entries alike"
-            top = replace(top, what=what, path=volume_of(_some(headline.finding)))
-            follows.insert(0, _of_finding(_some(headline.finding), None))
-    return replace(top, consequences=tuple(follows[: max(limit, 1)]))
-
-
-def _place(headline: Headline, images: Iterable[Mapping[str, str]]) -> str:
-    """Return where a difference in meaning is seen: an extension's image, else the first part."""
-    key = headline.semantic.key if headline.semantic else ""
-    names = {side[key] for side in images if key in side}
-    for one in headline.parts:
-        for path in (one.path, one.right_path):
-            steps = path.split("/")
-            for index, step in enumerate(steps):
-                if step in names:
-                    return "/".join(steps[: index + 1])
-    return next((one.path for one in headline.parts if one.path), "")
-
-
-def _some(finding: Finding | None) -> Finding:
-    if finding is None:
-        raise ValueError("a headline is about a meaning or a part")
-    return finding
-
-
-def _of_semantic(one: Semantic) -> Difference:
-    return Difference(clean(one.path), one.what, one.change, one.left, one.right, one.diff)
-
-
-def _of_finding(one: Finding, locate: Locate | None) -> Difference:
-    found = locate(one) if locate is not None and one.fact == "content" else None
-    return Difference(
-        one.path,
-        one.what,
-        one.change,
-        one.values[0],
-        one.values[1],
-        one.diff,
-        one.noise,
-        offset=found[0] if found else None,
-        size_bytes=found[1] if found else None,
-    )
-
-
-def _grouped(noise: Iterable[Finding]) -> list[Difference]:
-    """Put the same noise of many files of one archive or file system into one line."""
-    groups: dict[tuple[str, str], list[Finding]] = {}
-    for one in noise:
-        groups.setdefault((one.noise, volume_of(one)), []).append(one)
-    rows = []
-    for (_, place), members in groups.items():
-        first = _of_finding(members[0], None)
-        if len(members) > 1:
-            first = replace(
-                first, path=place, what=f"{first.what} ({len(members)} times so)", diff=""
-            )
-        rows.append(first)
-    order = {rule.code: index for index, rule in enumerate(ALL_NOISE)}
-    return sorted(rows, key=lambda row: order.get(row.noise, len(order)))
+def _change(headline: Headline) -> str:
+    top = headline.semantic or headline.finding
+    return top.change if top is not None else "altered"
