@@ -22,6 +22,7 @@ from local_imager.build.container import container_user
 from local_imager.build.failure import require_success
 from local_imager.build.initramfs import NotNormalisable
 from local_imager.build.installer import fix_installer_time
+from local_imager.build.isoowner import fix_iso_owner
 from local_imager.build.outputs import take_ownership
 from local_imager.build.record import base_image, build_record
 from local_imager.build.request import ImagerRequest, RunResult
@@ -29,6 +30,7 @@ from local_imager.build.shared import Prepared, SharedInitramfs
 from local_imager.build.staging import locate_input, provide_made
 from local_imager.events import Message, step, timed
 from local_imager.oci.export import select_image
+from local_imager.profile.model import BuildPlan
 
 
 def build_single(bench: Bench, shared: SharedInitramfs, job: AssetJob, folder: Path) -> BuiltAsset:
@@ -129,9 +131,7 @@ def _built(bench: Bench, job: AssetJob, ran: _Ran) -> BuiltAsset:
     plan = job.plan
     path = ran.request.output_dir / _output_name(job)
     take_ownership(path, private=plan.holds_secrets)
-    installer = (
-        _fixed_installer(bench, path) if job.made and plan.profile.kind == "installer" else {}
-    )
+    fixed = _without_run(bench, plan, path) if job.made else {}
     duration_s = time.monotonic() - ran.began_s
     record = build_record(
         plan,
@@ -144,7 +144,7 @@ def _built(bench: Bench, job: AssetJob, ran: _Ran) -> BuiltAsset:
         exact=not job.made,
         epoch=bench.options.epoch,
     )
-    return BuiltAsset(plan.asset, path, ran.result.log, {**record, **installer}, duration_s, job)
+    return BuiltAsset(plan.asset, path, ran.result.log, {**record, **fixed}, duration_s, job)
 
 
 def _take_initramfs(bench: Bench, ready: Prepared, made: Path, folder: Path) -> BuiltAsset:
@@ -169,12 +169,18 @@ def _take_initramfs(bench: Bench, ready: Prepared, made: Path, folder: Path) -> 
     return BuiltAsset(plan.asset, path, "", record, time.monotonic() - began, ready.job)
 
 
-def _fixed_installer(bench: Bench, path: Path) -> dict[str, Any]:
-    """Set the time in an installer; what the record says of it."""
+def _without_run(bench: Bench, plan: BuildPlan, path: Path) -> dict[str, Any]:
+    """Take out of an installer or ISO what tells of the run; returns what the record says of it."""
+    kind = plan.profile.kind
+    if kind not in ("installer", "iso"):
+        return {}
     try:
         with timed(bench.sink, "normalise", path.name):
+            if kind == "iso":
+                return {"iso": {"way": "normalised", "owners_changed": fix_iso_owner(path)}}
             was = fix_installer_time(path, bench.options.epoch)
+            return {"installer": {"way": "normalised", "created_before": was}}
     except NotNormalisable as reason:
-        bench.sink.emit(Message(f"the installer keeps the time of its making: {reason}", "warning"))
-        return {"installer": {"way": "plain", "reason": str(reason)}}
-    return {"installer": {"way": "normalised", "created_before": was}}
+        text = f"{plan.asset} keeps what tells of its making: {reason}"
+        bench.sink.emit(Message(text, "warning"))
+        return {kind: {"way": "plain", "reason": str(reason)}}
