@@ -19,11 +19,15 @@ from typing import Final
 from local_imager.build.initramfs import NotNormalisable
 from local_imager.formats.entries import Entry
 from local_imager.formats.iso import read_iso
-from local_imager.formats.source import FileSource, FormatError
+from local_imager.formats.source import FileSource, FormatError, Slice
 
 _SECTOR: Final = 2048
 _PRIMARY: Final = 16 * _SECTOR
 _ROOT_AT: Final = 156
+_MAGIC: Final = b"\x01CD001"
+# With ``-partition_offset 16`` there is a second tree over the same files, for who mounts the
+# first partition; its block numbers count from there.
+_BASES: Final = (0, 16 * _SECTOR)
 _DIRECTORY: Final = 2
 _MAX_RECORDS: Final = 200_000
 _MAX_AREAS: Final = 32
@@ -41,13 +45,17 @@ def fix_iso_owner(path: Path) -> int:
     """
     try:
         before = _entries(path)
-        if all(not entry.uid and not entry.gid for entry in before):
+        if all(not entry.uid and not entry.gid for tree in before for entry in tree):
             return 0
-        wanted = [replace(entry, uid=0, gid=0) for entry in before]
+        wanted = [[replace(entry, uid=0, gid=0) for entry in tree] for tree in before]
         with path.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as image:
             if image.find(_SUMS) >= 0:
                 raise NotNormalisable("the ISO has sums over its own bytes")
-            were = {place: image[place : place + _OWNER_BYTES] for place in _owners(image)}
+            were = {
+                place: image[place : place + _OWNER_BYTES]
+                for base in _BASES[: len(before)]
+                for place in _owners(image, base)
+            }
             for place in were:
                 image[place : place + _OWNER_BYTES] = bytes(_OWNER_BYTES)
             image.flush()
@@ -60,16 +68,23 @@ def fix_iso_owner(path: Path) -> int:
     return sum(any(data) for data in were.values())
 
 
-def _entries(path: Path) -> list[Entry]:
+def _entries(path: Path) -> list[list[Entry]]:
+    """Return the entries of the tree, and of the second one where there is one."""
+    found: list[list[Entry]] = []
     with FileSource(path) as source:
-        return list(read_iso(source).entries)
+        for base in _BASES:
+            at = base + _PRIMARY
+            if found and (at + _SECTOR > source.size_bytes or source.read(at, 6) != _MAGIC):
+                break
+            found.append(list(read_iso(Slice(source, base, source.size_bytes - base)).entries))
+    return found
 
 
-def _owners(image: mmap.mmap) -> Iterator[int]:
-    """Yield where user and group stand, for every entry of the primary tree."""
-    if image[_PRIMARY : _PRIMARY + 6] != b"\x01CD001":
+def _owners(image: mmap.mmap, base: int) -> Iterator[int]:
+    """Yield where user and group stand, for every entry of the tree that counts from ``base``."""
+    if image[base + _PRIMARY : base + _PRIMARY + 6] != _MAGIC:
         raise NotNormalisable("the ISO has no primary volume descriptor")
-    waiting = [_extent(image, _PRIMARY + _ROOT_AT)]
+    waiting = [_extent(image, base + _PRIMARY + _ROOT_AT, base)]
     seen: set[int] = set()
     count = 0
     while waiting:
@@ -82,16 +97,17 @@ def _owners(image: mmap.mmap) -> Iterator[int]:
             if count > _MAX_RECORDS:
                 raise NotNormalisable("the ISO has more entries than any of the imager's")
             if image[record + 25] & _DIRECTORY:
-                waiting.append(_extent(image, record))
-            yield from _rock_ridge(image, record)
+                waiting.append(_extent(image, record, base))
+            yield from _rock_ridge(image, record, base)
 
 
-def _extent(image: mmap.mmap, record: int) -> tuple[int, int]:
+def _extent(image: mmap.mmap, record: int, base: int) -> tuple[int, int]:
     (block,) = struct.unpack_from("<I", image, record + 2)
     (length,) = struct.unpack_from("<I", image, record + 10)
-    if (block * _SECTOR) + length > len(image):
+    begin = base + block * _SECTOR
+    if begin + length > len(image):
         raise NotNormalisable("a directory of the ISO lies outside of it")
-    return block * _SECTOR, length
+    return begin, length
 
 
 def _records(image: mmap.mmap, begin: int, length: int) -> Iterator[int]:
@@ -107,7 +123,7 @@ def _records(image: mmap.mmap, begin: int, length: int) -> Iterator[int]:
         offset += size
 
 
-def _rock_ridge(image: mmap.mmap, record: int) -> Iterator[int]:
+def _rock_ridge(image: mmap.mmap, record: int, base: int) -> Iterator[int]:
     """Yield the owners in the PX entries of a record, in its own area and in continuations."""
     name = image[record + 32]
     begin = record + 33 + name + (1 - name % 2)
@@ -124,7 +140,8 @@ def _rock_ridge(image: mmap.mmap, record: int) -> Iterator[int]:
                 yield offset + _OWNER_AT
             elif kind == b"CE" and size >= 28:
                 block, _, skip, _, more, _ = struct.unpack_from("<IIIIII", image, offset + 4)
-                areas.append((block * _SECTOR + skip, block * _SECTOR + skip + more))
+                start = base + block * _SECTOR + skip
+                areas.append((start, start + more))
             elif kind == b"ST":
                 break
             offset += size
