@@ -109,14 +109,33 @@ class _Folder:
         self.headlines = headlines
         self.lesser: list[Finding] = []
         self._context = context
-        self._owners = list(headlines)
         self._causes: dict[str, Headline] = {}
-        everything = [*(h.semantic for h in headlines), *(m for h in headlines for m in h.meanings)]
-        self._semantics = [one for one in everything if one is not None]
+        # Arguments account for texts alone; all but the first extension for their images alone.
+        listing = [one for one in headlines if _topic(one) == "extension"]
+        later = {id(one) for one in listing[1:]}
+        self._owners = [
+            one for one in headlines if not _plain_argument(one) and id(one) not in later
+        ]
+        self._extensions = {
+            one.semantic.key: one for one in listing if one.semantic and one.semantic.key
+        }
+        self._schematic = next((one for one in headlines if _has_topic(one, "schematic")), None)
+        self._names = [{image: name for name, image in side.items()} for side in context.images]
+        self._ranks = {id(one): rank for rank, one in enumerate(headlines)}
+        self._allowed: tuple[set[str], set[str]] = (set(), set())
+        self._by_word: dict[str, Headline] = {}
+        for headline in headlines:
+            for semantic in _meanings(headline):
+                for side, words in enumerate(semantic.words):
+                    spelt = {context.spellings[side].of(word) for word in words}
+                    self._allowed[side].update(spelt)
+                    self._by_word |= {word: headline for word in spelt - self._by_word.keys()}
+        self._semantics = [one for headline in headlines for one in _meanings(headline)]
 
     def place(self, finding: Finding) -> None:
         """Put a real difference below the headline that accounts for it, else on top."""
         owner = next((one for one in self._owners if self._accounts(one, finding)), None)
+        owner = owner or self._of_extension(finding)
         owner = owner or self._text_owner(finding) or self._name_owner(finding)
         if owner is None:
             owner = Headline(finding=finding)
@@ -142,8 +161,7 @@ class _Folder:
             self.headlines.append(Headline(finding=finding))
 
     def _accounts(self, headline: Headline, finding: Finding) -> bool:
-        own = [headline.semantic] if headline.semantic else []
-        return any(self._covers(one, finding) for one in (*own, *headline.meanings))
+        return any(self._covers(one, finding) for one in _meanings(headline))
 
     def _covers(self, semantic: Semantic, finding: Finding) -> bool:
         topic = semantic.topic
@@ -158,13 +176,9 @@ class _Folder:
         if topic == "argument" and semantic.key == "entry":
             # A whole boot entry is on one side only, and so is the directory that it lies in.
             return finding.fact == "presence" and lies_in(semantic.path, finding.path)
-        if topic == "extension":
-            return self._of_extension(semantic, finding) or self._is_list(finding)
-        if topic == "meta":
-            return self._is_meta(semantic, finding)
-        if topic == "schematic":
-            return self._in_image(SCHEMATIC_EXTENSION, finding) or self._is_list(finding)
-        return False
+        if topic in ("extension", "schematic"):
+            return self._is_list(finding)
+        return topic == "meta" and self._is_meta(semantic, finding)
 
     def _is_meta(self, semantic: Semantic, finding: Finding) -> bool:
         within = [pair[0] for pair in finding.holders] + [finding.left or finding.right]
@@ -173,21 +187,28 @@ class _Folder:
         part = finding.left or finding.right
         return part is not None and part.facts.get("key", part.name) == semantic.key
 
-    def _of_extension(self, semantic: Semantic, finding: Finding) -> bool:
-        """Cover an extension's image, the index of modules that is made from all of them, and the
-        firmware and microcode that an imager moves from extensions into the initramfs itself."""
-        if not semantic.key:
-            return False
-        names = (semantic.key, MODULES_EXTENSION)
-        return any(self._in_image(name, finding) for name in names) or _is_firmware(finding)
+    def _of_extension(self, finding: Finding) -> Headline | None:
+        """Return the headline of the extension that a part is of.
 
-    def _in_image(self, name: str, finding: Finding) -> bool:
-        left, right = (images.get(name) for images in self._context.images)
-        here = left is not None and left in finding.path.split("/")
-        there = right is not None and right in (finding.right_path or finding.path).split("/")
+        The index of modules is made from all extensions, and firmware and microcode are moved
+        from them into the initramfs itself: these go with the first one.
+        """
+        names = [self._image_at(finding, side) for side in (0, 1)]
         if finding.fact == "presence":
-            return here if finding.left is not None else there
-        return here and there
+            names = [names[0] if finding.left is not None else names[1]] * 2
+        if names[0] == names[1] == SCHEMATIC_EXTENSION:
+            return self._schematic
+        if names[0] == names[1] == MODULES_EXTENSION or _is_firmware(finding):
+            return next(iter(self._extensions.values()), None)
+        owners = [self._extensions.get(name or "") for name in names]
+        return owners[0] if all(owner is not None for owner in owners) else None
+
+    def _image_at(self, finding: Finding, side: int) -> str | None:
+        """Return which extension's image, at the root of an archive, a part is or lies in."""
+        if not any(pair[side].kind == "cpio" for pair in finding.holders):
+            return None
+        path = (finding.path, finding.right_path or finding.path)[side]
+        return self._names[side].get(path.split("/")[-_depth_in_archive(finding)])
 
     def _is_list(self, finding: Finding) -> bool:
         texts = _texts(finding)
@@ -206,28 +227,35 @@ class _Folder:
         if texts is None:
             return None
         spelt = [side.of(text) for side, text in zip(self._context.spellings, texts, strict=True)]
-        allowed = [
-            {mine.of(word) for one in self._semantics for word in one.words[side]}
-            for side, mine in enumerate(self._context.spellings)
-        ]
-        used = differing_words(spelt[0].split(), spelt[1].split(), allowed[0], allowed[1])
+        used = differing_words(spelt[0].split(), spelt[1].split(), *self._allowed)
         if used is None:
             return None
-        for headline in self.headlines:
-            for one in (headline.semantic, *headline.meanings):
-                if one and (one.words[0] | one.words[1]) & (used or one.words[0] | one.words[1]):
-                    return headline
-        return None
+        # Without a word that differs, the texts differ by what is spelt in another way.
+        owners = [self._by_word[word] for word in used]
+        return min(owners, key=self._rank) if owners else self._schematic
+
+    def _rank(self, headline: Headline) -> int:
+        return self._ranks[id(headline)]
 
     def _name_owner(self, finding: Finding) -> Headline | None:
-        """Return the headline that a name's ID or version is of, else that of the extensions."""
+        """Return the headline that a name's ID is of, or its number: that of the extensions."""
         if finding.fact != SPELLING:
             return None
-        for headline in self.headlines:
-            for one in (headline.semantic, *headline.meanings):
-                if one is not None and any(word in finding.values[0] for word in one.words[0]):
-                    return headline
-        return next((one for one in self.headlines if _topic(one) == "extension"), None)
+        return self._schematic or next(iter(self._extensions.values()), None)
+
+
+def _has_topic(headline: Headline, topic: str) -> bool:
+    return any(one.topic == topic for one in _meanings(headline))
+
+
+def _meanings(headline: Headline) -> list[Semantic]:
+    own = [headline.semantic] if headline.semantic else []
+    return [*own, *headline.meanings]
+
+
+def _plain_argument(headline: Headline) -> bool:
+    """Say whether nothing but texts can follow from a headline."""
+    return all(one.topic == "argument" and one.key != "entry" for one in _meanings(headline))
 
 
 def _is_firmware(finding: Finding) -> bool:

@@ -292,3 +292,31 @@ def test_microcode_and_firmware_go_with_the_extension_that_brings_them() -> None
 
 def _numbered(parts: tuple[Part, ...], begin: int) -> list[Part]:
     return [replace(part, name=f"segment {n}") for n, part in enumerate(parts, begin)]
+
+
+def test_a_list_of_extensions_that_lies_about_its_images_hides_nothing() -> None:
+    """An image called as a partition is no reason to take what lies there for an extension's."""
+    changed = Image(extension="v1.1.0")
+    meaning = changed.meaning
+    meaning["extensions"][0]["image"] = "META"
+    tree = altered(changed.tree, "META/0xa", with_data("other"))
+    left = replace(IMAGE.subject, meaning=IMAGE.meaning | {"meta": {}})
+    right = Subject("image", tree, meaning | {"meta": {}})
+    assert "META/0xa" in [one.path for one in compare_trees(left, right).differences]
+
+
+def test_many_extensions_and_many_differences_are_looked_up() -> None:
+    names = [f"ext{n}" for n in range(2000)]
+    listed = [
+        [{"name": name, "version": version, "image": f"{name}.sqsh"} for name in names]
+        for version in ("1", "2")
+    ]
+    trees = [
+        box("i", "cpio", *(leaf(f"{name}.sqsh", f"\0{version}") for name in names))
+        for version in ("1", "2")
+    ]
+    left, right = (
+        Subject("s", tree, {"extensions": rows}) for tree, rows in zip(trees, listed, strict=True)
+    )
+    result = compare_trees(left, right)
+    assert result.counts["altered"] == result.counts["follows"] == 2000
