@@ -47,6 +47,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also make the newer engines that `lab run --remote-engine --podman` starts",
     )
+    build.add_argument(
+        "--clean-image",
+        action="store_true",
+        help="also make the clean Debian that tests run documented pipelines in",
+    )
     build.set_defaults(handler=_build)
     verify = commands.add_parser("verify", help="check every blob and every signature")
     verify.set_defaults(handler=_verify)
@@ -100,6 +105,10 @@ def _build(place: Place, options: argparse.Namespace) -> int:
             say(f"{place.root}: complete, nothing to do")
         if options.engines:
             make_engines_root(place)
+    if options.clean_image:
+        from lab.clean import clean_image
+
+        say(f"{clean_image(place).name}: in {place.steps / 'clean'}")
     return 0
 
 
