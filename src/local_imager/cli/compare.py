@@ -124,11 +124,11 @@ def write_page(path: str, comparison: Comparison) -> None:
     """Write the page of a comparison; raises :class:`LocalImagerError` when it cannot be."""
     from local_imager.deliver.compare.page import render_page
 
-    write_file(path, render_page(comparison))
+    write_file(path, render_page(comparison), private=comparison.shows_secrets)
 
 
-def write_file(path: str, data: bytes) -> None:
-    """Write a report as a whole or not at all."""
+def write_file(path: str, data: bytes, *, private: bool) -> None:
+    """Write a report as a whole or not at all; a private one for its owner alone."""
     import os
     import tempfile
 
@@ -136,7 +136,7 @@ def write_file(path: str, data: bytes) -> None:
     try:
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".page-", delete=False) as file:
             file.write(data)
-        os.chmod(file.name, 0o644)
+        os.chmod(file.name, 0o600 if private else 0o644)
         os.replace(file.name, target)
     except OSError as error:
         raise LocalImagerError(

@@ -130,7 +130,9 @@ def _write_page(result: BatchResult, html: str) -> None:
     from local_imager.deliver.compare.page import render_summary
 
     title = f"Talos {result.version}, schematic {result.schematic_id[:12]}, {result.against}"
-    write_file(html, render_summary(title, [(e.asset, _outcome(e)) for e in result.entries]))
+    private = any(e.comparison is not None and e.comparison.shows_secrets for e in result.entries)
+    page = render_summary(title, [(e.asset, _outcome(e)) for e in result.entries])
+    write_file(html, page, private=private)
     click.echo(f"page: {printable(html, limit=500)}", err=True)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from local_imager.deliver.compare.masking import masked_text, shown_diff
 from local_imager.deliver.compare.schematic_diff import schematic_differences
 from local_imager.deliver.compare.semantic import Semantic, Topic
-from local_imager.deliver.compare.words import clean, text_diff
+from local_imager.deliver.compare.words import clean
 
 # The virtual extensions that the factory adds: one carries the schematic, one the module index.
 SCHEMATIC_EXTENSION: Final = "schematic"
@@ -143,14 +144,14 @@ def _meta(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Semanti
             continue
         values = _meta_value(left.get(key)), _meta_value(right.get(key))
         both = key in left and key in right
-        diff = text_diff(str(left[key]), str(right[key])) if both and "\n" in left[key] else ""
+        diff = shown_diff(str(left[key]), str(right[key])) if both and "\n" in left[key] else ""
         yield Semantic("meta", f"META key {clean(key, 80)}", *values, key=key, diff=diff)
 
 
 def _meta_value(value: Any) -> str:
     if value is None:
         return ""
-    return clean(str(value)) or "(empty)"
+    return clean(masked_text(str(value))) or "(empty)"
 
 
 @dataclass(frozen=True, slots=True)

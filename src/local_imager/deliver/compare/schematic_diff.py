@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from local_imager.deliver.compare.masking import masked_text, shown_diff
 from local_imager.deliver.compare.semantic import Semantic, Topic
-from local_imager.deliver.compare.words import clean, text_diff
+from local_imager.deliver.compare.words import clean
 from local_imager.errors import LocalImagerError
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def schematic_differences(
     cause = _first_cause(found) or ("schematic" if own else None)
     diff = ""
     if all(isinstance(text, str) for text in texts):
-        diff = _shown_texts(str(texts[0]), str(texts[1]))
+        diff = shown_diff(str(texts[0]), str(texts[1]))
     changed = Semantic(
         "schematic", "schematic ID", *ids, key="id", words=words, follows=cause, diff=diff
     )
@@ -48,13 +49,6 @@ def schematic_differences(
 def _first_cause(found: Sequence[Semantic]) -> Topic | None:
     own = [one.topic for one in found if one.follows is None]
     return next((topic for topic in _CAUSES if topic in own), None)
-
-
-def _shown_texts(left: str, right: str) -> str:
-    """Diff the texts, but not when they hold a machine configuration: it may hold secrets."""
-    if "embeddedMachineConfiguration" in left or "embeddedMachineConfiguration" in right:
-        return ""
-    return text_diff(left, right)
 
 
 def _fields(texts: tuple[Any, Any], found: Sequence[Semantic]) -> list[FieldDifference] | None:
@@ -128,5 +122,9 @@ def _merged(fields: Sequence[FieldDifference]) -> Iterator[tuple[str, str, str]]
 def _semantic(row: tuple[str, str, str]) -> Semantic:
     path, before, after = row
     return Semantic(
-        "schematic", f"schematic field {clean(path, 200)}", clean(before), clean(after), key=path
+        "schematic",
+        f"schematic field {clean(path, 200)}",
+        clean(masked_text(before)),
+        clean(masked_text(after)),
+        key=path,
     )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.compare.finding import Finding, volume_of
 from local_imager.deliver.compare.fold import Headline
+from local_imager.deliver.compare.masking import shown_diff
 from local_imager.deliver.compare.noise import ALL_NOISE, CONTENT
 from local_imager.deliver.compare.semantic import Semantic
 from local_imager.deliver.compare.verdict import Difference
-from local_imager.deliver.compare.words import clean, text_diff
+from local_imager.deliver.compare.words import clean
 
 if TYPE_CHECKING:
     from local_imager.deliver.compare.bytesdiff import Locate
@@ -56,7 +57,7 @@ class Showing:
         if one.fact == CONTENT and one.left and one.right and self._looks < _MAX_LOOKS:
             self._looks += 1
             if one.left.text is not None and one.right.text is not None:
-                diff = text_diff(one.left.text, one.right.text)
+                diff = shown_diff(one.left.text, one.right.text)
             found = self.locate(one) if self.locate is not None else None
         return Difference(
             one.path,

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, Literal
 
+from local_imager.deliver.compare.masking import shows_secrets
+
 FORMAT: Final = "local-imager/comparison/v1"
 
 
@@ -98,6 +100,11 @@ class Comparison:
     expected: Verdict
     because: str
     notes: tuple[str, ...] = ()
+
+    @property
+    def shows_secrets(self) -> bool:
+        """Whether a report of it shows what may be secret (kernel arguments, META values)."""
+        return any(shows_secrets(side.meaning) for side in (self.left, self.right))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON document of ``compare --json`` (docs/compare.md)."""

@@ -11,6 +11,7 @@ from local_imager.deliver.compare.align import Spelling
 from local_imager.deliver.compare.expected import expected_verdict, notes_on
 from local_imager.deliver.compare.finding import Finding
 from local_imager.deliver.compare.fold import Context, Headline, fold
+from local_imager.deliver.compare.masking import masked_meaning
 from local_imager.deliver.compare.meaning_diff import differing_meaning
 from local_imager.deliver.compare.showing import Showing
 from local_imager.deliver.compare.trees import find_differences
@@ -48,7 +49,8 @@ class Subject:
     @property
     def summary(self) -> SideSummary:
         """What the report says of this side."""
-        return SideSummary(clean(self.asked), self.tree.digest, self.tree.size_bytes, self.meaning)
+        meaning = masked_meaning(self.meaning)
+        return SideSummary(clean(self.asked), self.tree.digest, self.tree.size_bytes, meaning)
 
 
 def compare_trees(
