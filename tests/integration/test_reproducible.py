@@ -44,6 +44,7 @@ AGAIN = {
         "cmdline-metal-amd64",
         "metal-amd64.raw.zst",
         "metal-amd64-secureboot-uki.efi",
+        "metal-arm64.iso",  # xorrisofs writes the owner of the imager's files into it
     ),
     MIDDLE: PLAIN_TOO[MIDDLE],
     OLDEST: (
