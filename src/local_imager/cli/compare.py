@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from local_imager.cli.compare_build import build_options, refuse_build_flags, run_build
+from local_imager.cli.jsontext import echo_json
 from local_imager.cli.lock import LockedCommand
 from local_imager.errors import InputError, LocalImagerError
 from local_imager.events import printable
@@ -101,7 +101,7 @@ def compare(
     if html:
         write_page(html, comparison)
     if as_json:
-        click.echo(json.dumps(comparison.as_dict(), indent=2, ensure_ascii=False))
+        echo_json(comparison.as_dict())
     else:
         echo_report(comparison)
         if html:

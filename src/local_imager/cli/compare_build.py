@@ -117,9 +117,9 @@ def run_build(
     if html:
         _write_page(result, html)
     if as_json:
-        import json
+        from local_imager.cli.jsontext import echo_json
 
-        click.echo(json.dumps(result.as_dict(), indent=2, ensure_ascii=False))
+        echo_json(result.as_dict())
     else:
         _print_set(result)
     ctx.exit(result.exit_code)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from local_imager.cli.jsontext import UNSAFE, echo_json
 from local_imager.errors import InputError, LocalImagerError, NotFound
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def inspect(
     digests = whole if shows_parts or full else "meaning"
     done = inspect_file(path, sink=app.sink, store=store, digests=digests, name=name)
     if schematic:
-        click.echo(_schematic_of(done), nl=False)
+        click.echo(_plain(_schematic_of(done)), nl=False)
     elif as_json:
-        click.echo(json.dumps(_document(done, depth), indent=2, ensure_ascii=False))
+        echo_json(_document(done, depth))
     else:
         from local_imager.cli.inspectlines import lines_of
 
@@ -120,7 +120,7 @@ def _count(part: dict[str, Any]) -> int:
 
 def _schematic_of(done: Inspection) -> str:
     if done.meaning.schematic is not None:
-        return done.meaning.schematic
+        return _checked(done.meaning.schematic, done.meaning.schematic_id)
     if done.known is not None and done.known.schematic is not None:
         return done.known.schematic
     if done.remake is not None:
@@ -129,3 +129,28 @@ def _schematic_of(done: Inspection) -> str:
             click.echo(f"this schematic is a guess: {why}", err=True)
         return done.remake.schematic
     raise InputError("the file shows no schematic", hint="run without --schematic to see why")
+
+
+def _checked(untrusted_text: str, schematic_id: str) -> str:
+    """Return a schematic's text from a file if it is the one that its ID names."""
+    import hashlib
+
+    data = untrusted_text.encode(errors="surrogatepass")
+    if hashlib.sha256(data).hexdigest() != schematic_id:
+        raise InputError(
+            "the schematic's text in the file does not have the ID that stands beside it",
+            hint="the file was altered or is damaged; --json shows the text and the ID",
+            code="schematic-mismatch",
+        )
+    return untrusted_text
+
+
+def _plain(untrusted_text: str) -> str:
+    """Return a text that may go to a terminal as it is; escaped it would have another ID."""
+    if UNSAFE.search(untrusted_text):
+        raise InputError(
+            "the schematic's text holds control characters, which could alter a terminal",
+            hint="--json shows it with these escaped",
+            code="schematic-unsafe",
+        )
+    return untrusted_text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -108,6 +109,31 @@ def test_the_schematic_alone(inspect: Run, image: Path, tmp_path: Path) -> None:
     _, error = inspect(plain, "--schematic", code=2)
     assert "the file shows no schematic" in error
     inspect(plain, "--schematic", "--json", code=2)
+
+
+def listed(text: str, number: str = "") -> bytes:
+    """Return an initramfs whose list of extensions carries this text as its schematic."""
+    number = number or hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    layer = {"image": "9.sqsh", "metadata": {"name": "schematic", "version": number}}
+    layer["metadata"]["extraInfo"] = text  # type: ignore[index]
+    return initramfs(json.dumps({"layers": [layer]}).encode())
+
+
+@pytest.mark.parametrize("evil", ["\x1b]0;title\x07", "\x9b2J", "\u202e", "\r"])
+def test_a_schematic_cannot_alter_the_terminal(inspect: Run, tmp_path: Path, evil: str) -> None:
+    path = tmp_path / "initramfs"
+    path.write_bytes(listed(f"customization: {{}}\n# {evil}"))
+    said, error = inspect(path, "--schematic", code=2)
+    assert said == "" and "holds control characters" in error
+    said, _ = inspect(path, "--json")
+    assert evil not in said and json.loads(said)["schematic"].endswith(evil)
+
+
+def test_a_schematic_without_its_id_is_refused(inspect: Run, tmp_path: Path) -> None:
+    path = tmp_path / "initramfs"
+    path.write_bytes(listed(SCHEMATIC, "0" * 64))
+    said, error = inspect(path, "--schematic", code=2)
+    assert said == "" and "does not have the ID" in error
 
 
 def test_an_asset_of_the_store_and_its_build(inspect: Run, tmp_path: Path) -> None:
