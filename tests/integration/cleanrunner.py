@@ -6,10 +6,10 @@ checkout clones, cache keeps a copy of a store, upload-artifact looks whether th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,16 +118,23 @@ class CleanRunner:
         return ""
 
 
-@contextmanager
+def _load(engine: docker.DockerClient, image: CleanImage) -> None:
+    """Give the engine the image once, in place of former ones."""
+    try:
+        engine.images.get(image.name)
+    except docker.errors.ImageNotFound:
+        for former in engine.images.list(name=image.name.partition(":")[0]):
+            engine.images.remove(str(former.id), force=True)
+        with image.archive.open("rb") as archive:
+            engine.images.load(archive)
+
+
+@contextlib.contextmanager
 def clean_runner(
     engine: docker.DockerClient, image: CleanImage, folder: Path, see: Sequence[Path]
 ) -> Iterator[CleanRunner]:
     """Run the container, with the engine's socket, the folder, and other paths to read."""
-    try:
-        engine.images.get(image.name)
-    except docker.errors.ImageNotFound:
-        with image.archive.open("rb") as archive:
-            engine.images.load(archive)
+    _load(engine, image)
     binds = {str(path): {"bind": str(path), "mode": "ro"} for path in see}
     binds[str(folder)] = {"bind": str(folder), "mode": "rw"}
     address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
@@ -140,8 +147,9 @@ def clean_runner(
         (folder / name).mkdir()
     container = engine.containers.run(
         image.name,
-        ["sleep", "infinity"],
+        ["sleep", "3600"],  # ends by itself when the test was killed
         detach=True,
+        auto_remove=True,
         init=True,
         network_mode="host",  # a factory of the test answers on loopback
         user=f"{os.getuid()}:{os.getgid()}",
@@ -152,7 +160,9 @@ def clean_runner(
         env = {"HOME": str(folder / "home"), "DOCKER_HOST": address, "CI": "true"}
         yield CleanRunner(container, folder, env)
     finally:
-        container.remove(force=True)
+        with contextlib.suppress(docker.errors.NotFound):
+            container.kill()
+            container.wait(condition="removed")
 
 
 @dataclass
