@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from local_imager.formats.source import CHUNK_BYTES, FormatError
 
@@ -23,7 +25,8 @@ class Limits:
     what one stream unpacks to, ``unpacked_bytes`` all of them together, ``written_bytes`` what of
     them is not zero, for that lies on the disk meanwhile. The largest image that Talos makes has a
     disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. ``hashed_bytes``
-    bounds what is hashed, for many parts can claim the same bytes. Of all texts
+    bounds what is hashed, for many parts can claim the same bytes, and ``rest_bytes`` what is read
+    outside of all parts: a disk may be all gaps, which lead to the same bytes again. Of all texts
     together ``text_chars`` are kept, and what comes later has none.
     """
 
@@ -33,6 +36,7 @@ class Limits:
     unpacked_bytes: int = 48 * _GIB
     written_bytes: int = 12 * _GIB
     hashed_bytes: int = 64 * _GIB
+    rest_bytes: int = 8 * _GIB
     text_chars: int = 24 << 20
 
 
@@ -46,6 +50,7 @@ class Spent:
         self.written_bytes = 0
         self.text_chars = 0
         self.hashed_bytes = 0
+        self.rest_bytes = 0
 
     def may_hash(self, size_bytes: int) -> bool:
         """Charge the hashing of a part, or say that there is no room for it."""
@@ -53,6 +58,12 @@ class Spent:
             return False
         self.hashed_bytes += size_bytes
         return True
+
+    def read_rest(self, size_bytes: int) -> None:
+        """Charge the reading of bytes that no part shows."""
+        self.rest_bytes += size_bytes
+        if self.rest_bytes > self.limits.rest_bytes:
+            raise OutOfBudget(f"more than {self.limits.rest_bytes} bytes lie outside of its parts")
 
     def kept(self, text: str | None) -> str | None:
         """Return the text of a part, or None when those kept already are enough."""
@@ -82,6 +93,28 @@ class Spent:
                 if self.written_bytes > self.limits.written_bytes:
                     raise OutOfBudget(f"it unpacks to more than {self.written_bytes} bytes of data")
             yield chunk
+
+
+# The inspection that runs in this thread. Whoever reads what lies between parts is deep in a
+# reader, and must not be able to forget the charge.
+_CURRENT: Final[ContextVar[Spent | None]] = ContextVar("inspection", default=None)
+
+
+@contextmanager
+def charging(spent: Spent) -> Iterator[None]:
+    """Let :func:`charge_rest` charge this inspection meanwhile."""
+    token = _CURRENT.set(spent)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def charge_rest(size_bytes: int) -> None:
+    """Charge the running inspection, if one runs; see :meth:`Spent.read_rest`."""
+    spent = _CURRENT.get()
+    if spent is not None:
+        spent.read_rest(size_bytes)
 
 
 class OutOfBudget(FormatError):

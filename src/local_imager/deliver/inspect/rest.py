@@ -12,13 +12,17 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+from local_imager.deliver.inspect.limits import charge_rest
 from local_imager.formats.cpio import CpioHeader
 from local_imager.formats.gpt import PartitionTable
 from local_imager.formats.meta import META_BYTES, read_meta_order, write_meta
 from local_imager.formats.pe import PeFile
 from local_imager.formats.source import CHUNK_BYTES, FormatError, Source
 
-_BLOCK_BYTES: Final = 512
+_SECTOR_BYTES: Final = 512
+# What is read and hashed at once; smaller ones take their time in this loop, larger ones in holes.
+_BLOCK_BYTES: Final = 64 * 1024
+_ZEROS: Final = bytes(_BLOCK_BYTES)
 _BOOT_CODE_BYTES: Final = 440
 _MBR_ENTRIES_AT: Final = 446
 _SYSTEM_AREA_BYTES: Final = 32 * 1024
@@ -29,26 +33,30 @@ _OTHER_COPY_AT: Final = 32
 _COMPUTED_AT: Final = (4, 8, 12, 56, 64)
 
 
-def rest_digest(source: Source, covered: Iterable[tuple[int, int]]) -> str:
+def rest_digest(
+    source: Source, covered: Iterable[tuple[int, int]], *, numbered: bool = True
+) -> str:
     """Return the SHA-256 of all blocks outside of ``covered`` (offset, length) that hold anything.
 
     Empty when there are only zeros. Blocks count from the begin of the gap that they lie in, so
-    moving what is around a gap does not change it.
+    moving what is around a gap does not change it, nor do zeros at its end; the number of a gap
+    counts where they are ``numbered``. What is read is charged to the running inspection, which :class:`OutOfBudget` ends.
     """
     hasher, found = hashlib.sha256(), False
     for number, (offset, length) in enumerate(_gaps(source.size_bytes, covered)):
         for start, data in _blocks(source, offset, length):
             found = True
-            hasher.update(struct.pack("<QQ", number, start) + data)
+            hasher.update(struct.pack("<QQQ", number if numbered else 0, start, len(data)))
+            hasher.update(data)
     return f"sha256:{hasher.hexdigest()}" if found else ""
 
 
 def disk_rest(source: Source, table: PartitionTable) -> str:
     """Return the digest of what lies outside of the partitions and of the table itself."""
     covered = [(part.offset, part.size_bytes) for part in table.partitions or table.mbr]
-    hasher = hashlib.sha256(source.read(_MBR_ENTRIES_AT, _BLOCK_BYTES - _MBR_ENTRIES_AT))
+    hasher = hashlib.sha256(source.read(_MBR_ENTRIES_AT, _SECTOR_BYTES - _MBR_ENTRIES_AT))
     if table.kind == "mbr":
-        covered.append((0, _BLOCK_BYTES))
+        covered.append((0, _SECTOR_BYTES))
     else:
         covered += gpt_places(source, table)
     hasher.update(rest_digest(source, covered).encode())
@@ -83,7 +91,7 @@ def iso_rest(source: Source, volume_bytes: int, table: PartitionTable | None) ->
     covered = [(_SYSTEM_AREA_BYTES, max(end - _SYSTEM_AREA_BYTES, 0))]
     if table is not None:
         covered += [(part.offset, part.size_bytes) for part in table.partitions if part.offset]
-        covered.append((_BOOT_CODE_BYTES, _BLOCK_BYTES - _BOOT_CODE_BYTES))
+        covered.append((_BOOT_CODE_BYTES, _SECTOR_BYTES - _BOOT_CODE_BYTES))
         if table.kind != "mbr":
             (_, reserved), copy = gpt_places(source, table)
             covered += [(_BOOT_CODE_BYTES, reserved - _BOOT_CODE_BYTES), copy]
@@ -160,7 +168,7 @@ def _gaps(size_bytes: int, covered: Iterable[tuple[int, int]]) -> Iterator[tuple
 
 
 def _blocks(source: Source, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset in the gap, bytes) of each block that is not all zeros, each once.
+    """Yield (offset in the gap, bytes without the zeros at their end) of each block with any bytes.
 
     Where holes begin and end makes no difference: a file system and a qcow2 have other ones.
     """
@@ -168,9 +176,9 @@ def _blocks(source: Source, offset: int, length: int) -> Iterator[tuple[int, byt
     for start, count in source.data_runs(offset, end - offset):
         first = max(done, start - (start - offset) % _BLOCK_BYTES)
         done = min(start + count + -(start + count - offset) % _BLOCK_BYTES, end)
-        for position in range(first, done, CHUNK_BYTES):
-            data = source.read(position, min(CHUNK_BYTES, done - position))
-            for at in range(0, len(data), _BLOCK_BYTES):
-                block = data[at : at + _BLOCK_BYTES]
-                if block.strip(b"\0"):
-                    yield position + at - offset, block
+        for position in range(first, done, _BLOCK_BYTES):
+            size = min(_BLOCK_BYTES, done - position)
+            charge_rest(size)
+            block = source.read(position, size)
+            if block != _ZEROS[:size]:
+                yield position - offset, block.rstrip(b"\0")

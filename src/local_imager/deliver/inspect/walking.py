@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
 
-from local_imager.deliver.inspect.limits import Digests, Limits, OutOfBudget, Spent
+from local_imager.deliver.inspect.limits import Digests, Limits, OutOfBudget, Spent, charging
 from local_imager.deliver.inspect.parts import Fact, Part, PartKind
 from local_imager.deliver.inspect.recognise import program_facts, recognise, text_of
 from local_imager.events import EventSink, Progress, StepFinished, StepStarted
@@ -208,7 +208,7 @@ class Walk:
         if opener is None:
             return Inside(facts=program_facts(source), text=self.kept(text_of(source)))
         try:
-            with self.deeper():
+            with self.deeper(), charging(self._spent):
                 return opener(self, source)
         except OutOfBudget:
             raise
