@@ -10,7 +10,7 @@ from local_imager.deliver.inspect.inspection import inspect_source
 from local_imager.deliver.inspect.limits import Limits, OutOfBudget, Spent, charging
 from local_imager.deliver.inspect.rest import rest_digest
 from local_imager.formats.source import BytesSource
-from tests.diskfiles import gpt_disk, patched
+from tests.diskfiles import gpt_disk, gpt_entry, patched
 from tests.talosfiles import cpio
 
 
@@ -39,7 +39,7 @@ def test_what_is_read_outside_of_parts_has_a_limit() -> None:
 
 def test_that_limit_holds_for_all_parts_of_an_inspection_together() -> None:
     def hidden(number: int) -> bytes:
-        return patched(gpt_disk(400, []), 50_000, bytes([number]) * 100_000)
+        return patched(gpt_disk(400, [gpt_entry(60, 61, "A")]), 50_000, bytes([number]) * 100_000)
 
     def inspect(*disks: bytes) -> None:
         data = cpio({f"disk {number}": disk for number, disk in enumerate(disks)})
