@@ -41,6 +41,7 @@ class _Layout:
     """Where everything lies, in bytes, and how the table is written."""
 
     bits: int
+    tables: tuple[tuple[int, int], ...]
     table: int
     root: int
     root_bytes: int
@@ -71,6 +72,39 @@ class FatVolume:
     cluster_count: int
     entries: tuple[Entry, ...]
     _chains: _Chains = field(repr=False, compare=False)
+    _directories: tuple[tuple[int, int], ...] = field(repr=False, compare=False)
+
+    @property
+    def tables(self) -> tuple[tuple[int, int], ...]:
+        """Where the copies of the table lie, as (offset, length); the first one counts."""
+        return self._chains.layout.tables
+
+    def owned(self) -> list[tuple[int, int]]:
+        """Return where tables, directories and contents lie, as (offset, length).
+
+        Files that share clusters, as in a damaged volume only, own nothing.
+        """
+        layout = self._chains.layout
+        places = [(layout.table, layout.data - layout.table), *self._directories]
+        left = layout.clusters * layout.cluster_bytes
+        for entry in self.entries:
+            left -= -(-entry.size_bytes // layout.cluster_bytes) * layout.cluster_bytes
+            if entry.kind != "file" or not entry.size_bytes:
+                continue
+            if left < 0:
+                return [*places[: 1 + len(self._directories)]]
+            places += self._owned_by(entry)
+        return places
+
+    def _owned_by(self, entry: Entry) -> Iterator[tuple[int, int]]:
+        limit, left = -(-entry.size_bytes // self.cluster_bytes), entry.size_bytes
+        try:
+            extents = self._chains.extents(entry.number, limit)
+        except FormatError:  # told when it is opened
+            return
+        for offset, length in extents:
+            yield offset, min(length, left)
+            left -= min(length, left)
 
     def open(self, entry: Entry) -> Source:
         """Return the content of a file; see :class:`~local_imager.formats.entries.Volume`."""
@@ -103,6 +137,7 @@ def read_fat(source: Source) -> FatVolume:
         cluster_count=layout.clusters,
         entries=entries,
         _chains=chains,
+        _directories=tuple(tree.places),
     )
 
 
@@ -144,6 +179,10 @@ def _layout(boot: bytes, size_bytes: int) -> _Layout:
     clusters = min(clusters, table_sectors * sector_bytes * 8 // bits - 2)
     return _Layout(
         bits=bits,
+        tables=tuple(
+            ((reserved + number * table_sectors) * sector_bytes, table_sectors * sector_bytes)
+            for number in range(tables)
+        ),
         table=reserved * sector_bytes,
         root=(reserved + tables * table_sectors) * sector_bytes,
         root_bytes=root_records * _RECORD_BYTES,
@@ -238,6 +277,7 @@ class _Tree:
         self._seen: set[int] = set()
         self._budget = EntryBudget()
         self._left_bytes = _MAX_DIRECTORIES_BYTES
+        self.places: list[tuple[int, int]] = []
 
     def walk(self) -> Iterator[Entry]:
         """Yield every entry, parents first."""
@@ -261,6 +301,7 @@ class _Tree:
                 raise FormatError("the directories of the FAT volume are too large")
             self._seen.update(clusters)
         extents = self._chains.extents(cluster, limit)
+        self.places += extents
         data = b"".join(self._chains.source.read(*extent) for extent in extents)
         yield from self._records(data, path, depth)
 

@@ -58,7 +58,8 @@ class PartitionTable:
     ``disk_guid`` is lower case; on an MBR it is the disk signature, eight hexadecimal digits.
     ``boot_code`` is the program in the first 440 bytes of the disk. ``mbr`` lists the MBR's own
     entries, also the protective one. ``entry_count`` is the room that a GPT has, 4 for an MBR.
-    ``faults`` are sentences about what is damaged or disagrees.
+    ``faults`` are sentences about what is damaged or disagrees. ``unused`` are the bytes of a GPT's
+    entries that no partition shows, and all of a backup's that disagrees; without GUIDs.
     """
 
     kind: Literal["gpt", "mbr", "hybrid"]
@@ -69,6 +70,7 @@ class PartitionTable:
     mbr: tuple[Partition, ...]
     entry_count: int
     faults: tuple[str, ...] = ()
+    unused: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,20 @@ class _Header:
             and self.entries == other.entries
             and (self.first_usable, self.last_usable) == (other.first_usable, other.last_usable)
         )
+
+    def unused(self, *, whole: bool = False) -> bytes:
+        """Return the entries without what a partition shows, or ``whole`` but for the GUIDs."""
+        kept = []
+        for at in range(0, len(self.entries), self.entry_bytes):
+            entry = bytearray(self.entries[at : at + self.entry_bytes])
+            if any(entry[:16]):
+                name = bytes(entry[56:128]).decode("utf-16-le", "replace").partition("\0")[0]
+                entry[16:32] = bytes(16)
+                shown = 56 + len(name.encode("utf-16-le", "replace"))
+                if not whole:
+                    entry[: min(shown, 128)] = bytes(min(shown, 128))
+            kept.append(bytes(entry))
+        return b"".join(kept)
 
 
 def read_partitions(source: Source) -> PartitionTable:
@@ -121,7 +137,7 @@ def read_partitions(source: Source) -> PartitionTable:
             entry_count=4,
             faults=tuple(mbr_faults),
         )
-    header, sector_bytes, faults = found
+    header, sector_bytes, faults, unused = found
     partitions = tuple(_gpt_partitions(source, header, sector_bytes))
     faults += tuple(_overlaps(partitions))
     if not any(entry.mbr_type == _PROTECTIVE for entry in mbr):
@@ -136,11 +152,13 @@ def read_partitions(source: Source) -> PartitionTable:
         mbr=mbr,
         entry_count=header.entry_count,
         faults=faults,
+        unused=(header.unused(), *unused),
     )
 
 
-def _find_gpt(source: Source) -> tuple[_Header, int, tuple[str, ...]] | None:
-    """Return the copy to trust, the sector size and faults; None where no copy is."""
+def _find_gpt(source: Source) -> tuple[_Header, int, tuple[str, ...], tuple[bytes, ...]] | None:
+    """Return the copy to trust, the sector size, faults, and the entries of a copy that disagrees;
+    None where no copy is."""
     reasons: list[str] = []
     for sector_bytes in _SECTOR_SIZES:
         sectors = source.size_bytes // sector_bytes
@@ -148,16 +166,20 @@ def _find_gpt(source: Source) -> tuple[_Header, int, tuple[str, ...]] | None:
         if primary is None:
             backup = _try_header(source, sectors - 1, sector_bytes, "backup", reasons)
             if backup is not None:
-                return backup, sector_bytes, tuple(reasons) or ("the primary GPT is missing",)
+                missing = tuple(reasons) or ("the primary GPT is missing",)
+                return backup, sector_bytes, missing, ()
             continue
         backup = _try_header(source, primary.other_sector, sector_bytes, "backup", reasons)
         if backup is None:
-            return primary, sector_bytes, tuple(reasons) or ("the backup GPT is missing",)
+            missing = tuple(reasons) or ("the backup GPT is missing",)
+            return primary, sector_bytes, missing, ()
+        other: tuple[bytes, ...] = ()
         if not primary.says_the_same(backup):
             reasons.append("the primary and the backup GPT disagree")
+            other = (backup.unused(whole=True),)
         if backup.own_sector != sectors - 1:
             reasons.append("the backup GPT is not at the end of the disk")
-        return primary, sector_bytes, tuple(reasons)
+        return primary, sector_bytes, tuple(reasons), other
     if reasons:
         raise FormatError(reasons[0])
     return None

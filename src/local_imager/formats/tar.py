@@ -13,7 +13,17 @@ from typing import Final, Protocol
 
 from local_imager.events import printable
 from local_imager.formats.entries import Entry, EntryBudget, EntryKind
-from local_imager.formats.source import CHUNK_BYTES, FormatError, Joined, Source
+from local_imager.formats.source import CHUNK_BYTES, FormatError, Joined, Source, sha256_of
+from local_imager.formats.tarfields import (
+    MemberDigest,
+    decimal,
+    header_name,
+    member_path,
+    number,
+    pax_records,
+    pax_time,
+    text,
+)
 
 BLOCK: Final = 512
 # Paths and links are below 4 KiB; a pax header with extended attributes stays below this.
@@ -22,7 +32,6 @@ MAX_EXTENDED_BYTES: Final = 256 * 1024
 _MAX_EXTENDED_HEADERS: Final = 8
 # Of all sparse files together; a disk of several gigabytes has hundreds.
 _MAX_SPARSE_PIECES: Final = 100_000
-_MAX_SIZE: Final = 1 << 50
 _CHECKSUM_AT: Final = 148
 
 _KINDS: Final[dict[bytes, EntryKind]] = {
@@ -112,6 +121,7 @@ class _Extended:
 
     values: dict[str, str] = field(default_factory=dict)
     count: int = 0
+    kept: list[bytes] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,8 @@ class _Head:
     entry: Entry
     stored_bytes: int
     pieces: Pieces | None
+    header: bytes
+    records: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +160,15 @@ class TarVolume:
     """An archive with random access (a :class:`Volume`).
 
     Of several members with one path the last counts, as when it is unpacked. A directory that the
-    archive does not list is no entry.
+    archive does not list is no entry. ``headers`` is a digest of what headers say beside that (see
+    :class:`~local_imager.formats.tarfields.MemberDigest`); the archive ends at ``end_bytes``.
     """
 
     entries: tuple[Entry, ...]
     _source: Source
     _places: tuple[tuple[int, Pieces | None], ...]
+    headers: str = ""
+    end_bytes: int = 0
 
     def open(self, entry: Entry) -> Source:
         """See :meth:`Volume.open`."""
@@ -181,7 +196,7 @@ def is_tar(head: bytes) -> bool:
     if len(head) < BLOCK or head[:BLOCK] == bytes(BLOCK):
         return False
     try:
-        return _number(head[_CHECKSUM_AT : _CHECKSUM_AT + 8]) == _checksum(head[:BLOCK])
+        return number(head[_CHECKSUM_AT : _CHECKSUM_AT + 8]) == _checksum(head[:BLOCK])
     except FormatError:
         return False
 
@@ -190,18 +205,29 @@ def read_tar(source: Source) -> TarVolume:
     """Read all headers of an archive; raises :class:`FormatError`."""
     entries: dict[str, Entry] = {}
     places: list[tuple[int, Pieces | None]] = []
-    budget = EntryBudget()
+    stored: list[int] = []
+    budget, digest = EntryBudget(), MemberDigest()
     reader = _SourceInput(source)
     for head in _heads(reader):
-        entry = head.entry
+        entry, at = head.entry, reader.position
         _spend(budget, entry)
         if entry.kind == "file":
             entry = _numbered(entry, len(places))
-            places.append((reader.position, head.pieces))
-        entries.pop(entry.path, None)
+            places.append((at, head.pieces))
+            stored.append(head.stored_bytes)
+        hidden = entries.pop(entry.path, None)
+        if hidden is not None and hidden.kind == "file":
+            # Nobody sees it any more, but it lies there.
+            begin, _ = places[hidden.number]
+            digest.stray(sha256_of(Joined([(source, begin, stored[hidden.number])])).encode())
         entries[entry.path] = entry
-        reader.skip(head.stored_bytes + -head.stored_bytes % BLOCK)
-    return TarVolume(tuple(entries.values()), source, tuple(places))
+        digest.add(head.header, head.records)
+        reader.skip(head.stored_bytes)
+        padding = reader.read(-head.stored_bytes % BLOCK)
+        if len(padding) != -head.stored_bytes % BLOCK:
+            raise FormatError("the tar archive is cut off")
+        digest.stray(padding)
+    return TarVolume(tuple(entries.values()), source, tuple(places), digest.digest, reader.position)
 
 
 def stream_tar(chunks: Iterable[bytes]) -> Iterator[TarMember]:
@@ -236,12 +262,12 @@ def _heads(reader: _Input) -> Iterator[_Head]:
             return
         if len(header) != BLOCK:
             raise FormatError("the tar archive is cut off")
-        if _number(header[_CHECKSUM_AT : _CHECKSUM_AT + 8]) != _checksum(header):
+        if number(header[_CHECKSUM_AT : _CHECKSUM_AT + 8]) != _checksum(header):
             raise FormatError("a header of the tar archive has the wrong checksum")
         if header[156:157] in (b"x", b"g", b"L", b"K"):
             _read_extended(reader, header, extended)
             continue
-        head = _head(reader, header, extended.values)
+        head = _head(reader, header, extended)
         extended = _Extended()
         if head is not None:
             yield head
@@ -252,7 +278,7 @@ def _checksum(header: bytes) -> int:
 
 
 def _read_extended(reader: _Input, header: bytes, extended: _Extended) -> None:
-    kind, size = header[156:157], _number(header[124:136])
+    kind, size = header[156:157], number(header[124:136])
     extended.count += 1
     if size > MAX_EXTENDED_BYTES or extended.count > _MAX_EXTENDED_HEADERS:
         raise FormatError("the tar archive has extended headers that are too large or too many")
@@ -261,51 +287,33 @@ def _read_extended(reader: _Input, header: bytes, extended: _Extended) -> None:
         raise FormatError("the tar archive is cut off")
     reader.skip(-size % BLOCK)
     if kind == b"x":
-        extended.values.update(_pax_records(data))
-    elif kind != b"g":  # global ones name the commit that `git archive` was made of
+        extended.values.update(pax_records(data, extended.kept))
+    elif kind == b"g":  # global ones name the commit that `git archive` was made of
+        extended.kept.append(data)
+    else:
         key = "path" if kind == b"L" else "linkpath"
-        extended.values.setdefault(key, _text(data.rstrip(b"\0")))
+        extended.values.setdefault(key, text(data.rstrip(b"\0")))
 
 
-def _pax_records(data: bytes) -> dict[str, str]:
-    """Read ``<length> <key>=<value>\\n`` records (POSIX.1-2001, pax) with a meaning here."""
-    records: dict[str, str] = {}
-    begin = 0
-    while begin < len(data):
-        digits, space, _ = data[begin : begin + 20].partition(b" ")
-        length = int(digits) if space and digits.isdigit() else 0
-        if not len(digits) + 1 < length <= len(data) - begin:
-            raise FormatError("an extended header of the tar archive is broken")
-        key, equals, value = data[begin + len(digits) + 1 : begin + length].partition(b"=")
-        if not equals or not value.endswith(b"\n"):
-            raise FormatError("an extended header of the tar archive is broken")
-        begin += length
-        if key.startswith(b"GNU.sparse"):
-            raise FormatError("the tar archive has a sparse file in a form that is not read")
-        if key in (b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid"):
-            records[key.decode()] = _text(value[:-1])
-    return records
-
-
-def _head(reader: _Input, header: bytes, extended: dict[str, str]) -> _Head | None:
+def _head(reader: _Input, header: bytes, said: _Extended) -> _Head | None:
     """Return a member; None for the archive's root."""
-    flag = header[156:157]
-    name = extended.get("path") or _header_name(header)
+    flag, extended = header[156:157], said.values
+    name = extended.get("path") or header_name(header)
     kind = _KINDS.get(flag)
     if kind is None:
         raise FormatError(f"the tar archive has a member of a kind that is not read ({flag!r})")
     # Archives of before 1988 mark a directory by a slash alone.
     if kind == "file" and name.endswith("/"):
         kind = "directory"
-    stored = _decimal(extended["size"]) if "size" in extended else _number(header[124:136])
+    stored = decimal(extended["size"]) if "size" in extended else number(header[124:136])
     stored = stored if kind == "file" else 0
     size, pieces = stored, None
     if flag == b"S":
         size, pieces = _sparse(reader, header, stored)
-    path = _path(name)
+    path = member_path(name)
     target = None
     if kind == "link":
-        target = extended.get("linkpath") or _text(header[157:257].split(b"\0")[0])
+        target = extended.get("linkpath") or text(header[157:257].split(b"\0")[0])
     if not path:
         if kind == "directory":
             return None
@@ -314,33 +322,19 @@ def _head(reader: _Input, header: bytes, extended: dict[str, str]) -> _Head | No
         path=path,
         kind=kind,
         size_bytes=size,
-        mode=_number(header[100:108]) & 0o7777,
-        uid=_decimal(extended["uid"]) if "uid" in extended else _number(header[108:116]),
-        gid=_decimal(extended["gid"]) if "gid" in extended else _number(header[116:124]),
-        mtime=_time(extended["mtime"]) if "mtime" in extended else _number(header[136:148]),
+        mode=number(header[100:108]) & 0o7777,
+        uid=decimal(extended["uid"]) if "uid" in extended else number(header[108:116]),
+        gid=decimal(extended["gid"]) if "gid" in extended else number(header[116:124]),
+        mtime=pax_time(extended["mtime"]) if "mtime" in extended else number(header[136:148]),
         link_target=target,
         attributes=("hard-link",) if flag == b"1" else (),
     )
-    return _Head(entry, stored, pieces)
-
-
-def _header_name(header: bytes) -> str:
-    name = _text(header[:100].split(b"\0")[0])
-    prefix = _text(header[345:500].split(b"\0")[0]) if header[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
-
-
-def _path(name: str) -> str:
-    """Return a name without what says nothing (``./``, slashes at both ends)."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise FormatError(f"the tar archive has the member {printable(name, limit=200)}")
-    return "/".join(parts)
+    return _Head(entry, stored, pieces, header, said.kept)
 
 
 def _sparse(reader: _Input, header: bytes, stored: int) -> tuple[int, Pieces]:
     """Return the size and the stored pieces of a sparse file (GNU tar, "Old GNU Format")."""
-    size = _number(header[483:495])
+    size = number(header[483:495])
     fields, more = header[386:482], header[482]
     pieces: list[tuple[int, int]] = []
     position = total = 0
@@ -348,7 +342,7 @@ def _sparse(reader: _Input, header: bytes, stored: int) -> tuple[int, Pieces]:
         for at in range(0, len(fields) - 23, 24):
             if not fields[at]:
                 break
-            offset, length = _number(fields[at : at + 12]), _number(fields[at + 12 : at + 24])
+            offset, length = number(fields[at : at + 12]), number(fields[at + 12 : at + 24])
             reader.pieces_left -= 1
             if offset < position or offset + length > size or reader.pieces_left < 0:
                 raise FormatError("a sparse file in the tar archive has pieces that cannot be")
@@ -365,35 +359,3 @@ def _sparse(reader: _Input, header: bytes, stored: int) -> tuple[int, Pieces]:
     if total != stored:
         raise FormatError("a sparse file in the tar archive has another size than its pieces")
     return size, tuple(pieces)
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _number(data: bytes) -> int:
-    """Read an octal field, or GNU's base-256 form (first bit set)."""
-    if data[0] & 0x80:
-        value = int.from_bytes(bytes([data[0] & 0x7F]) + data[1:], "big")
-        if data[0] & 0x40:  # negative: a time before 1970
-            value -= 1 << (8 * len(data) - 1)
-    else:
-        text = data.strip(b" \0")
-        if not all(digit in b"01234567" for digit in text):
-            raise FormatError("a number in the tar archive is none")
-        value = int(text, 8) if text else 0
-    if abs(value) >= _MAX_SIZE:
-        raise FormatError("a number in the tar archive is out of range")
-    return value
-
-
-def _decimal(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 15):
-        raise FormatError("a number in the tar archive is none")
-    return int(text)
-
-
-def _time(text: str) -> int:
-    """Return the whole seconds of a pax time, which may be negative and have a fraction."""
-    sign = -1 if text.startswith("-") else 1
-    return sign * _decimal(text.removeprefix("-").partition(".")[0])

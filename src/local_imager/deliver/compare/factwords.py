@@ -16,7 +16,9 @@ PACKING_FACTS: Final = frozenset(
 # File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
 PACKED_VOLUMES: Final = frozenset({"squashfs", "erofs"})
 # Facts of an entry in a directory: they say nothing about the bytes, and no byte follows from them.
-ENTRY_FACTS: Final = frozenset({"mode", "uid", "gid", "mtime", "link_target"})
+ENTRY_FACTS: Final = frozenset(
+    {"mode", "uid", "gid", "mtime", "link_target", "link_digest", "name_digest", "attributes"}
+)
 # Facts that are computed from other bytes: kind -> (names, whether the cause may be a sibling).
 DERIVED_FACTS: Final[Mapping[str, tuple[frozenset[str], bool]]] = {
     "pe": (frozenset({"checksum"}), False),

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from local_imager.deliver.inspect.limits import OutOfBudget
 from local_imager.deliver.inspect.parts import Fact, Part
+from local_imager.deliver.inspect.volumerest import tar_rest
 from local_imager.deliver.inspect.volumes import Names, clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.archive import ArchivedImage, ArchivedLayer, image_archive_of, ova_of
@@ -30,8 +31,9 @@ def open_tar(walk: Walk, source: Source) -> Inside:
         names = Names()
         parts = [_named_image(walk, image, names) for image in images.images]
         return Inside(facts, tuple(parts), kind="oci-image")
-    kind = "tar" if ova_of(volume) is None else "ova"
-    return Inside(children=volume_parts(walk, volume), kind=kind)  # type: ignore[arg-type]
+    if ova_of(volume) is not None:
+        return Inside(children=volume_parts(walk, volume), kind="ova")
+    return Inside({"rest": tar_rest(source, volume)}, volume_parts(walk, volume), kind="tar")
 
 
 def _named_image(walk: Walk, image: ArchivedImage, names: Names) -> Part:
@@ -73,12 +75,18 @@ def _layer(walk: Walk, layer: ArchivedLayer, number: int) -> Part:
             if packing:
                 chunks = unpack(layer.source, packing, max_bytes=walk.reader_bytes)
                 with walk.unpacked(chunks) as content:
-                    children = volume_parts(walk, read_tar(content))
+                    children = _members(walk, content, facts)
             else:
-                children = volume_parts(walk, read_tar(layer.source))
+                children = _members(walk, layer.source, facts)
         inside = Inside(facts, children)
     except OutOfBudget:
         raise
     except FormatError as error:
         inside = Inside(facts, unread=error.message)
     return walk.made(layer.source, f"layer {number}", "layer", inside)
+
+
+def _members(walk: Walk, content: Source, facts: dict[str, Fact]) -> tuple[Part, ...]:
+    volume = read_tar(content)
+    facts["rest"] = tar_rest(content, volume)
+    return volume_parts(walk, volume)

@@ -73,11 +73,15 @@ class CpioVolume:
         seen = ArchiveRest()
         for found in CpioReading(stream(content)):
             entry = found.entry
-            seen.add(found.header, found.name)
+            # The name is padded so that the content begins at a multiple of four.
+            name_at = found.offset + _CPIO_HEADER_BYTES
+            begin = name_at + found.header.name_bytes
+            begin += -begin % 4
+            end = begin + found.header.size_bytes
+            padding = content.read(end, min(-end % 4, content.size_bytes - end))
+            seen.add(found.header, content.read(name_at, begin - name_at), padding)
             if entry.path:
-                # The name is padded so that the content begins at a multiple of four.
-                end = found.offset + _CPIO_HEADER_BYTES + found.header.name_bytes
-                self._offsets[id(entry)] = end + -end % 4
+                self._offsets[id(entry)] = begin
                 entries.append(entry)
         self.entries: tuple[Entry, ...] = tuple(entries)
         self.rest = seen.digest

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from local_imager.deliver.inspect.parts import Fact
-from local_imager.deliver.inspect.rest import fat_rest, meta_rest
+from local_imager.deliver.inspect.rest import meta_rest
+from local_imager.deliver.inspect.volumerest import fat_rest, tail_rest
 from local_imager.deliver.inspect.volumes import clean, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.source import BytesSource, Source, sha256_of
@@ -22,7 +23,7 @@ def open_fat(walk: Walk, source: Source) -> Inside:
         "serial": volume.serial,
         "made_by": clean(volume.oem_name),
         "cluster_bytes": volume.cluster_bytes,
-        "rest": fat_rest(source.read(0, 512), volume.kind),
+        "rest": fat_rest(source, volume),
     }
     return Inside(facts=facts, children=volume_parts(walk, volume))
 
@@ -60,6 +61,9 @@ def open_squashfs(walk: Walk, source: Source) -> Inside:
         "has_xattrs": volume.facts.has_xattrs,
         "flags": f"{volume.facts.flags:#x}",
     }
+    tail = tail_rest(source, volume.facts.image_bytes)
+    if tail:
+        facts["rest"] = tail
     return Inside(facts=facts, children=volume_parts(walk, volume, look=False))
 
 
@@ -77,6 +81,9 @@ def open_erofs(walk: Walk, source: Source) -> Inside:
         "inodes": volume.facts.inodes,
         "features": volume.facts.features,
     }
+    tail = tail_rest(source, volume.facts.image_bytes)
+    if tail:
+        facts["rest"] = tail
     return Inside(facts=facts, children=volume_parts(walk, volume, look=False))
 
 

@@ -59,8 +59,14 @@ def disk_rest(source: Source, table: PartitionTable) -> str:
         covered.append((0, _SECTOR_BYTES))
     else:
         covered += gpt_places(source, table)
-    hasher.update(rest_digest(source, covered).encode())
+    hasher.update(rest_digest(source, covered).encode() + _entries_of(table.unused))
     return f"sha256:{hasher.hexdigest()}"
+
+
+def _entries_of(copies: Iterable[bytes]) -> bytes:
+    """Return what stands in a GPT beside its partitions: in entries that are none, behind names,
+    in a backup that says something else; without GUIDs of partitions."""
+    return b"".join(hashlib.sha256(copy).digest() for copy in copies)
 
 
 def gpt_places(source: Source, table: PartitionTable) -> list[tuple[int, int]]:
@@ -108,19 +114,13 @@ def program_rest(source: Source, pe: PeFile) -> str:
     table_at = optional_at + int.from_bytes(head[optional_at - 4 : optional_at - 2], "little")
     fields = [(optional_at - 16, 4), *((optional_at + at, 4) for at in _COMPUTED_AT)]
     fields += [(pe.security_offset, 8)] if pe.security_offset else []
-    fields += [(table_at, _SECTION_BYTES * len(pe.sections))]
+    # Of sections: sizes and places, in memory and in the file, which facts and contents tell.
+    fields += [(table_at + _SECTION_BYTES * n + 8, 16) for n in range(len(pe.sections))]
     for at, length in fields:
         head[at : at + length] = bytes(max(min(length, len(head) - at), 0))
     hasher = hashlib.sha256(head)
     hasher.update(rest_digest(source, covered).encode())
     return f"sha256:{hasher.hexdigest()}"
-
-
-def fat_rest(boot_sector: bytes, kind: str) -> str:
-    """Return the digest of a FAT boot sector (geometry and code) without serial, state, label."""
-    at = 64 if kind == "fat32" else 36
-    kept = boot_sector[: at + 1] + boot_sector[at + 2 : at + 3] + boot_sector[at + 18 :]
-    return f"sha256:{hashlib.sha256(kept).hexdigest()}"
 
 
 def meta_rest(source: Source) -> str:
@@ -140,16 +140,16 @@ def meta_rest(source: Source) -> str:
 
 
 class ArchiveRest:
-    """Collects what the entries of a cpio archive say beside times, sizes and contents."""
+    """Collects what a cpio archive holds beside times, sizes and contents of its entries."""
 
     def __init__(self) -> None:
         self._hasher = hashlib.sha256()
 
-    def add(self, header: CpioHeader, name: bytes) -> None:
-        """Take the next entry: the order counts."""
-        numbers = (header.ino, header.mode, header.uid, header.gid, header.nlink)
-        row = (*numbers, *header.device, *header.special_device, len(name))
-        self._hasher.update(struct.pack("<10I", *row) + name)
+    def add(self, header: CpioHeader, name_field: bytes, padding: bytes) -> None:
+        """Take the next entry: the order counts, and what is no zero behind name and content."""
+        numbers = (header.ino, header.mode, header.uid, header.gid, header.nlink, header.check)
+        row = (header.raw[:6], *numbers, *header.device, *header.special_device)
+        self._hasher.update(repr((*row, name_field, padding.strip(b"\0"))).encode())
 
     @property
     def digest(self) -> str:

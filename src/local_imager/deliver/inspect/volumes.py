@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -64,7 +65,7 @@ def _children(walk: Walk, volume: Volume, directory: _Directory, look: bool) -> 
         if isinstance(what, Entry):
             parts.append(_part(walk, volume, what, unique, look))
         else:
-            facts = entry_facts(what.entry) if what.entry else {}
+            facts = (entry_facts(what.entry) if what.entry else {}) | name_facts(name)
             with walk.deeper():
                 inner = _children(walk, volume, what, look)
             parts.append(walk.leaf(unique, "directory", facts=frozen(facts), children=inner))
@@ -72,7 +73,7 @@ def _children(walk: Walk, volume: Volume, directory: _Directory, look: bool) -> 
 
 
 def _part(walk: Walk, volume: Volume, entry: Entry, name: str, look: bool) -> Part:
-    facts = frozen(entry_facts(entry))
+    facts = frozen(entry_facts(entry) | name_facts(entry.name))
     if entry.kind == "link":
         return walk.leaf(name, "link", facts=facts)
     if entry.kind != "file":
@@ -94,8 +95,22 @@ def entry_facts(entry: Entry) -> dict[str, Fact]:
         "gid": entry.gid,
         "mtime": entry.mtime,
         "link_target": None if entry.link_target is None else clean(entry.link_target),
+        "attributes": entry.attributes or None,
     }
+    target = entry.link_target or ""
+    if clean(target) != target:
+        facts["link_digest"] = _raw_digest(target)
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def name_facts(untrusted_name: str) -> dict[str, Fact]:
+    """Return the digest of a name that is not shown as it is, so that no two look the same."""
+    is_shown = printable(untrusted_name, limit=_MAX_NAME_CHARS) == untrusted_name
+    return {} if is_shown else {"name_digest": _raw_digest(untrusted_name)}
+
+
+def _raw_digest(untrusted_text: str) -> str:
+    return f"sha256:{hashlib.sha256(ascii(untrusted_text).encode()).hexdigest()}"
 
 
 class Names:
