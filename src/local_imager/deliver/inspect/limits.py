@@ -27,7 +27,7 @@ class Limits:
     disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. ``hashed_bytes``
     bounds what is hashed, for many parts can claim the same bytes, and ``rest_bytes`` what is read
     outside of all parts: a disk may be all gaps, which lead to the same bytes again. Of all texts
-    together ``text_chars`` are kept, and what comes later has none.
+    together ``text_bytes`` of memory are kept, and what comes later has none.
     """
 
     parts: int = 60_000
@@ -37,7 +37,7 @@ class Limits:
     written_bytes: int = 12 * _GIB
     hashed_bytes: int = 64 * _GIB
     rest_bytes: int = 8 * _GIB
-    text_chars: int = 24 << 20
+    text_bytes: int = 16 << 20
 
 
 class Spent:
@@ -48,7 +48,7 @@ class Spent:
         self.parts = 0
         self.unpacked_bytes = 0
         self.written_bytes = 0
-        self.text_chars = 0
+        self.text_bytes = 0
         self.hashed_bytes = 0
         self.rest_bytes = 0
 
@@ -67,10 +67,10 @@ class Spent:
 
     def kept(self, text: str | None) -> str | None:
         """Return the text of a part, or None when those kept already are enough."""
-        size = 0 if text is None else len(text)
-        if self.text_chars + size > self.limits.text_chars:
+        size = 0 if text is None else _memory_bytes(text)
+        if self.text_bytes + size > self.limits.text_bytes:
             return None
-        self.text_chars += size
+        self.text_bytes += size
         return text
 
     def count_parts(self, number: int = 1) -> None:
@@ -115,6 +115,11 @@ def charge_rest(size_bytes: int) -> None:
     spent = _CURRENT.get()
     if spent is not None:
         spent.read_rest(size_bytes)
+
+
+def _memory_bytes(text: str) -> int:
+    """Return what a text takes at most: one wide character makes all of them wide."""
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 class OutOfBudget(FormatError):

@@ -55,3 +55,11 @@ def test_zeros_at_the_end_of_a_gap_make_no_difference() -> None:
     short, long = (rest_digest(BytesSource(data + bytes(n)), [(0, 512)]) for n in (0, 200_000))
     assert short == long
     assert rest_digest(BytesSource(data + b"\0x"), [(0, 512)]) != short
+
+
+@pytest.mark.parametrize(("mark", "kept"), [("", 5), ("\N{GRINNING FACE}", 1), ("é", 1)])
+def test_texts_count_as_they_lie_in_memory(mark: str, kept: int) -> None:
+    files = {f"file {n}": f"{n}{mark}".ljust(1000, "x").encode() for n in range(9)}
+    done = inspect_source(BytesSource(cpio(files)), "x", limits=Limits(text_bytes=5000))
+    texts = [part for _, part in done.tree.walk() if part.text and len(part.text) > 900]
+    assert len(texts) == kept

@@ -206,10 +206,10 @@ def test_small_volumes_in_a_file_are_told_too(tmp_path: Path) -> None:
 
 def test_texts_are_bounded_together() -> None:
     files = {f"{number}": f"text {number}".ljust(1000).encode() for number in range(20)}
-    tree = tree_of(cpio(files), limits=Limits(text_chars=5500))
+    tree = tree_of(cpio(files), limits=Limits(text_bytes=5500))
     assert sum(part.text is not None for _, part in tree.walk()) == 5
     listed = extensions_yaml([("a", "1")], "x: " + "y" * 70_000)
-    assert tree_of(initramfs(listed), limits=Limits(text_chars=1000)).children[1].children
+    assert tree_of(initramfs(listed), limits=Limits(text_bytes=1000)).children[1].children
 
 
 def test_what_is_hashed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
