@@ -248,7 +248,8 @@ class ForeignWriter:
         """Make the bytes a blob, still without a name; raises :class:`StoreError`."""
         with explained("keep a downloaded file"):
             os.ftruncate(self._handle, self.offset)
-            self._layout.adopt(self._handle, self._path, self._hasher.digest, private=False)
+            # Nobody knows what is in it; a configuration with secrets may be.
+            self._layout.adopt(self._handle, self._path, self._hasher.digest, private=True)
         self._note.unlink(missing_ok=True)
         self.committed = True
         return Descriptor(media_type, self._hasher.digest, self.offset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,10 @@ def test_it_is_kept_under_its_own_type_and_name(store: Store) -> None:
     assert store.assets() == () == store.images()
     assert left(store) == []
     assert check(store).clean
+
+
+def test_nobody_else_reads_what_may_hold_secrets(store: Store) -> None:
+    assert stat.S_IMODE(keep(store).path.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(
