@@ -25,7 +25,7 @@ from local_imager.build.outputs import take_ownership
 from local_imager.build.record import base_image, initramfs_key, masked_profile, normalises
 from local_imager.build.scheduling import MAX_AT_ONCE, LinkedEvent
 from local_imager.build.staging import locate_input
-from local_imager.errors import Interrupted
+from local_imager.errors import Interrupted, LocalImagerError
 from local_imager.events import Message, step, timed
 from local_imager.oci.model import Digest
 from local_imager.profile.handed import INITRAMFS, initramfs_plan, with_initramfs
@@ -118,9 +118,9 @@ class SharedInitramfs:
         return Prepared(ready, made.path, made.facts, made.log)
 
     def close(self) -> None:
-        """Stop what is still being made and remove the files."""
+        """Stop what is still being made, keep what was made, and remove the files."""
         self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _begun(self, key: str, job: AssetJob) -> Future[_Made]:
@@ -170,9 +170,23 @@ class SharedInitramfs:
             shutil.rmtree(request.output_dir, ignore_errors=True)
         take_ownership(target, private=plan.holds_secrets)
         facts |= {"way": "normalised", **made.as_dict()}
-        if self.keeper is not None:
-            self.keeper.keep(key, target, facts, private=plan.holds_secrets)
+        if self.keeper is not None:  # beside the runs that go on with the file
+            self._pool.submit(self._keep, self.keeper, key, target, dict(facts), plan.holds_secrets)
         return _Made(target, {**facts, "kept": False}, result.log)
+
+    def _keep(
+        self,
+        keeper: InitramfsKeeper,
+        key: str,
+        path: Path,
+        facts: Mapping[str, Any],
+        private: bool,
+    ) -> None:
+        """Keep a finished initramfs; a store that cannot take it costs this build nothing."""
+        try:
+            keeper.keep(key, path, facts, private=private)
+        except (LocalImagerError, OSError) as error:
+            self.bench.sink.emit(Message(f"the initramfs is not kept: {error}", "warning"))
 
 
 def _awaited(future: Future[_Made], cancel: threading.Event) -> _Made:
