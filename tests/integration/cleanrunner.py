@@ -22,7 +22,12 @@ from local_imager.oci.model import Digest
 from tests.integration.upstreams import seeded_store
 from tests.pipelinedocs import ACTION, expression, holds
 
-PLATFORM = {"runner.os": "Linux", "runner.arch": "X64"}
+PLATFORM = {
+    "runner.os": "Linux",
+    "runner.arch": "X64",
+    "github.run_id": "7",
+    "github.run_attempt": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,8 @@ class GithubJob:
         installed = Path(known["runner.temp"], "local-imager", "bin", "local-imager").exists()
         for one in ACTION["runs"]["steps"]:
             assert "uses" in one or one["shell"] == "bash"
-            if installed and one["name"] == "Install":
+            if one["name"] == "Install" and installed and "package" not in given:
+                self.path = f"{known['runner.temp']}/local-imager/path:{self.path}"
                 continue  # once for all jobs, as it is always the same
             self.step(one, values)
         for name, entry in ACTION["outputs"].items():

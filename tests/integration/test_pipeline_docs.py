@@ -25,7 +25,7 @@ from tests.factoryserver import FactoryServer, factory_server
 from tests.integration.cleanrunner import CleanRunner, GithubJob, clean_runner, gitlab_job
 from tests.integration.upstreams import settings_file
 from tests.labfolder import NEWEST, PREFIX, Lab, run
-from tests.pipelinedocs import blocks, files, gitlab, workflow
+from tests.pipelinedocs import ACTION, blocks, files, gitlab, workflow
 from tests.program import ROOT
 from tests.unit.sources.forge import Signing
 
@@ -249,6 +249,20 @@ def test_a_cell_that_fails_costs_no_other_and_the_code_says_what_to_do(
     refused.expect(3, "failed")
 
 
+def test_the_action_installs_the_version_that_is_named(site: Site) -> None:
+    (step,) = [s for s in workflow("images")["jobs"]["images"]["steps"] if s.get("id") == "images"]
+    step["with"] = {"package": f"local-imager=={__version__}", "matrix": "none.yaml", "lock": ""}
+    site.runner.fresh_checkout()
+    job = site.job().play([step])
+    assert job.code == 2, job.said
+    assert f"local-imager {__version__}" in job.said
+    assert "cannot read the matrix none.yaml" in job.summary.replace("\\", "")
+    tool = site.runner.folder / "temp" / "local-imager"
+    installed = [path.parent.name for path in tool.rglob("local_imager/__init__.py")]
+    assert installed == ["local_imager"] and not list(tool.rglob("local-imager.pth"))
+    shutil.rmtree(tool)
+
+
 def test_the_action_builds_compares_and_tells(site: Site) -> None:
     site.offer()
     steps = workflow("images")["jobs"]["images"]["steps"]
@@ -264,12 +278,25 @@ def test_the_action_builds_compares_and_tells(site: Site) -> None:
     assert json.loads((site.runner.checkout / outputs["summary"]).read_text())["exit_code"] == 0
     assert job.summary.count("| identical |") == 4
     assert "differs from the factory: false" in job.said
+    assert "(foreign, unverified)" in job.said, "a later step finds the program"
     (kept,) = site.runner.cache.glob("local-imager-Linux-X64-*-*")
     assert list(kept.glob("blobs/sha256/*"))
     shutil.rmtree(kept)  # with what was fetched from the factory
 
 
-def test_the_action_fails_for_a_difference_only_if_it_is_to(site: Site) -> None:
+def test_the_action_keeps_what_a_failed_build_left_under_another_key(site: Site) -> None:
+    steps = workflow("images")["jobs"]["images"]["steps"][:2]
+    steps[1]["with"] = {"matrix": "bad.yaml"}
+    matrix = (site.runner.origin / "matrix.yaml").read_text()
+    site.runner.commit({"bad.yaml": matrix + BAD})
+    job = site.job().play(steps)
+    assert job.code == 2, job.said
+    assert "| failed |" in job.summary
+    (kept,) = site.runner.cache.glob("local-imager-Linux-X64-*-part-7-1")
+    shutil.rmtree(kept)
+
+
+def test_the_action_fails_for_a_difference(site: Site) -> None:
     site.offer(CMDLINE)
     steps = workflow("images")["jobs"]["images"]["steps"][:2]
     job = site.job().play(steps)
@@ -277,10 +304,31 @@ def test_the_action_fails_for_a_difference_only_if_it_is_to(site: Site) -> None:
     assert job.known["steps.images.outputs.differs"] == "true"
     assert job.known["steps.images.outputs.exit-code"] == "4"
     assert job.summary.count("| different |") == 1
-    steps[1]["with"]["fail-on-difference"] = "false"
-    job = site.job().play(steps)
-    assert job.code == 0, job.said
-    assert "::warning::" in job.said
+
+
+@pytest.mark.parametrize(
+    ("build", "compared", "fail", "code"),
+    [
+        ("0", "", "true", 0),
+        ("0", " 0 4 0 ", "true", 4),
+        ("0", " 0 4 0 ", "false", 0),
+        ("0", " 4 2 ", "false", 2),
+        ("2", " 4 3 ", "false", 3),
+        ("130", " 3 ", "true", 130),
+        ("1", " 5 ", "true", 5),
+    ],
+)
+def test_the_action_ends_with_the_worst_code(
+    site: Site, build: str, compared: str, fail: str, code: int
+) -> None:
+    (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == "Result"]
+    told = site.runner.folder / "temp" / "told"
+    env = {"BUILD_CODE": build, "COMPARE_CODES": compared, "FAIL_ON_DIFFERENCE": fail}
+    done = site.runner.run(step["run"], env={**env, "GITHUB_OUTPUT": str(told)})
+    done.expect(code, *(["::warning::"] if "4" in compared and not code else []))
+    worst = 4 if "4" in compared and not code else code
+    assert told.read_text() == f"exit-code={worst}\n"
+    told.unlink()
 
 
 def test_what_is_given_to_the_action_never_becomes_a_command(site: Site) -> None:

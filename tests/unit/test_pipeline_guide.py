@@ -31,6 +31,8 @@ from tests.pipelinedocs import (
 from tests.program import ROOT
 
 CALLS = [(place, words) for place, script in scripts() for words in commands(script)]
+RUNNER = {"github.action_path", "github.run_attempt", "github.run_id"}
+RUNNER |= {"runner.arch", "runner.os", "runner.temp"}
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}|COMMIT")
 
 
@@ -50,7 +52,8 @@ def test_every_command_is_one_that_the_program_knows(place: str, words: list[str
 
 def test_commands_are_found_in_all_places() -> None:
     places = {place.split()[0] for place, _ in CALLS}
-    assert places == {"Makefile", "action.yml", "console", "plain.yml", ".gitlab-ci.yml"}
+    workflows = {"images.yml", "plain.yml", ".gitlab-ci.yml"}
+    assert places == {"Makefile", "action.yml", "console", *workflows}
     named = {parsed(words) for _, words in CALLS if words != ["--version"]}
     assert named >= {"build", "lock", "lock diff", "compare", "store gc", "bundle import"}
     written = "\n".join(script for _, script in scripts())
@@ -113,13 +116,13 @@ def test_every_expression_of_the_action_is_about_something_that_is_there() -> No
         elif first == "steps":
             assert rest.split(".")[0] in ids, name
         else:
-            assert name in ("github.action_path", "runner.temp", "runner.os", "runner.arch"), name
+            assert name in RUNNER, name
     for condition in (step.get("if", "") for step in ACTION["runs"]["steps"]):
         assert isinstance(holds(condition, {}, failed=False), bool)
 
 
 def test_every_variable_that_a_script_of_the_action_reads_is_given_to_it() -> None:
-    own = {"GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"}
+    own = {"GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STEP_SUMMARY"}
     for step in ACTION["runs"]["steps"]:
         script = step.get("run", "")
         read = set(re.findall(r"\$\{?([A-Z][A-Z_]+)\b", script)) - own
