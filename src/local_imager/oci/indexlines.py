@@ -16,7 +16,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from local_imager.errors import SourceError
-from local_imager.oci.model import Descriptor, load_json_object, parse_descriptor
+from local_imager.oci.model import (
+    ANNOTATION_REF_NAME,
+    Descriptor,
+    load_json_object,
+    parse_descriptor,
+)
 
 Document = dict[str, Any]
 
@@ -26,6 +31,16 @@ MAX_ENTRIES: Final = 200_000
 # How many bytes the lines of the entries have; written from so many on.
 ANNOTATION_LINES: Final = "io.local-imager.index.lines"
 MARKED_FROM_BYTES: Final = 64 * 1024
+
+# How a line begins that describes a descriptor of ours, and one that names a list of what is
+# attached to a digest. Fields are told by their place: annotations may have any name and value.
+LINE_BEGIN: Final = (
+    rb'\A\{"mediaType": "[^"\\]*", "digest": "sha256:[0-9a-f]{64}", "size": [0-9]+, '
+)
+ATTACHED_LINE: Final = LINE_BEGIN + (
+    rb'"annotations": \{"%b": "(?:[^"\\]*[:/@])?sha256-[0-9a-f]{64}"[,}]'
+    % re.escape(ANNOTATION_REF_NAME).encode()
+)
 
 _ENCODER: Final = json.JSONEncoder(ensure_ascii=False)
 _MAX_HEAD_BYTES: Final = 64 * 1024
@@ -108,6 +123,12 @@ class IndexLines:
     def head(self) -> Document:
         """The fields beside the entries, such as annotations."""
         return dict(self._head)
+
+    @property
+    def count(self) -> int:
+        """How many entries there are."""
+        between = self.data.count(_BETWEEN, self._begin, self._end)
+        return between + 1 if self._end > self._begin else 0
 
     def document(self) -> Document:
         """Return the whole as a document of its own."""

@@ -19,6 +19,7 @@ from local_imager.oci import blobwriter
 from local_imager.oci.blobs import BlobDir, open_regular
 from local_imager.oci.durable import FileLock, explained, replace_file
 from local_imager.oci.indexlines import (
+    MAX_ENTRIES,
     MAX_INDEX_BYTES,
     Change,
     Document,
@@ -167,9 +168,20 @@ class Layout(BlobDir):
                 index = self.index()
                 for change in changes:
                     index = index.edited(change)
+                self._refuse_unreadable(index)
                 self.staging_dir.mkdir(exist_ok=True)
                 replace_file(self.path / "index.json", index.data, staging_dir=self.staging_dir)
                 self._cached = (self._index_version(), index)
+
+    def _refuse_unreadable(self, index: IndexLines) -> None:
+        """Refuse to write what no reader, this program among them, would take again."""
+        if len(index.data) > MAX_INDEX_BYTES or index.count > MAX_ENTRIES:
+            raise StoreError(
+                f"{self.path} is full: its index would have {index.count} entries in "
+                f"{len(index.data)} bytes",
+                hint="`local-imager store gc` removes what is not needed any more",
+                code="index-full",
+            )
 
     def set_ref(self, name: str, descriptor: Descriptor) -> None:
         """Let a name stand for a blob that is there; an older entry of that name goes.

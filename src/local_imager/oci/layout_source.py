@@ -16,11 +16,10 @@ from typing import Final
 
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.oci.export import sniff_media_type
-from local_imager.oci.indexlines import MAX_INDEX_BYTES, IndexLines
+from local_imager.oci.indexlines import ATTACHED_LINE, LINE_BEGIN, MAX_INDEX_BYTES, IndexLines
 from local_imager.oci.layout import check_layout_marker
 from local_imager.oci.layoutfiles import DirectoryFiles, LayoutFiles, TarFiles
 from local_imager.oci.model import (
-    ANNOTATION_REF_NAME,
     MAX_MANIFEST_BYTES,
     Descriptor,
     Digest,
@@ -49,11 +48,14 @@ _MAX_SCANNED_BYTES: Final = 256 * 1024
 _MAX_SCANNED_BLOBS: Final = 20_000
 _MAX_PAYLOAD_BYTES: Final = 64 * 1024
 # Most entries of a large store are artifacts of its own and lists of what is attached to them.
-_LIST: Final = rb'"%b": "(?:[^"]*[:/@])?sha256-[0-9a-f]{64}"' % ANNOTATION_REF_NAME.encode()
 _NO_IMAGE: Final = re.compile(
-    rb'"artifactType": "(?!application/vnd\.oci\.image\.config\.v1\+json")[^"]|' + _LIST
+    LINE_BEGIN
+    + rb'"artifactType": "(?!application/vnd\.oci\.image\.config\.v1\+json")[^"]|'
+    + ATTACHED_LINE
 )
-_NO_SUBJECT: Final = re.compile(rb'"artifactType": "application/vnd\.local-imager\.|' + _LIST)
+_NO_SUBJECT: Final = re.compile(
+    LINE_BEGIN + rb'"artifactType": "application/vnd\.local-imager\.|' + ATTACHED_LINE
+)
 
 
 class LayoutSource:

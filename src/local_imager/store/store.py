@@ -18,7 +18,7 @@ from local_imager.errors import InputError, NotFound, StoreError
 from local_imager.events import NULL_SINK, EventSink, Progress
 from local_imager.oci.blobwriter import Chunks
 from local_imager.oci.durable import explained
-from local_imager.oci.indexlines import Document, EntryChange
+from local_imager.oci.indexlines import ATTACHED_LINE, LINE_BEGIN, Document, EntryChange
 from local_imager.oci.layout import EMPTY_CONFIG, Layout, artifact_manifest, ref_name_of
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
@@ -50,8 +50,8 @@ _CLEAN_EVERY_S: Final = 600.0
 _MIN_PREFIX: Final = 8
 # How an older program wrote an asset: its entry does not tell the file's digest, which comes first.
 _WITHOUT_FILE: Final = f'"annotations": {{"{ANNOTATION_BUILD_KEY}": "'.encode()
-# What no source image has: the type of an artifact, or the name of a list of referrers.
-_NO_IMAGE: Final = re.compile(rb'"artifactType": "[^"]|: "sha256-[0-9a-f]{64}(?:\.[a-z0-9]+)?"')
+# Lines that are surely no source image: with the type of an artifact, or attached to a digest.
+_NO_IMAGE: Final = re.compile(LINE_BEGIN + rb'"artifactType": "[^"]|' + ATTACHED_LINE)
 
 
 class Store:

@@ -74,7 +74,7 @@ def test_it_is_kept_under_its_own_type_and_name(store: Store) -> None:
 
 
 def test_nobody_else_reads_what_may_hold_secrets(store: Store) -> None:
-    assert stat.S_IMODE(keep(store).path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(keep(store).path.stat().st_mode) == 0o400
 
 
 @pytest.mark.parametrize(

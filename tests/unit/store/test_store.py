@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from local_imager.errors import InputError, NotFound, SourceError, StoreError
+from local_imager.oci import indexlines, layout
 from local_imager.oci.layout import Layout
+from local_imager.oci.layout_source import LayoutSource
+from local_imager.oci.model import MEDIA_MANIFEST, Reference
 from local_imager.store.records import AssetRecord, StoredAsset
 from local_imager.store.store import Store
 
@@ -196,3 +202,48 @@ def test_leftovers_of_dead_processes_are_cleaned_when_a_store_is_opened(store: S
         Store.open(store.path)
         assert living.is_dir()
         assert not dead.exists() and not staging.exists()
+
+
+ODD: Final[tuple[Mapping[str, str], ...]] = (
+    {},
+    {"artifactType": "vendor"},
+    {"vendor.base": "sha256-" + "0" * 64},
+    {"a": 'x", "artifactType": "y'},
+)
+
+
+def odd_images(store: Store) -> list[str]:
+    """Name images whose annotations look like what other entries have."""
+    plain = store.layout.put_bytes(b'{"schemaVersion":2}', MEDIA_MANIFEST)
+    names = [f"registry.example/image/{n}:v1" for n in range(len(ODD))]
+    for name, said in zip(names, ODD, strict=True):
+        store.layout.set_ref(name, replace(plain, annotations=said))
+    return names
+
+
+def test_images_with_odd_annotations_are_images(store: Store) -> None:
+    names = odd_images(store)
+    assert [entry.ref_name for entry in store.images()] == names
+    source = LayoutSource.open(store.path)
+    for name in names:
+        assert source.resolve(Reference.parse(name)).ref_name == name
+    with pytest.raises(NotFound) as caught:
+        source.resolve(Reference.parse("registry.example/other:v1"))
+    assert all(name in caught.value.hint for name in names)
+
+
+@pytest.mark.parametrize(("name", "ceiling"), [("MAX_INDEX_BYTES", 3000), ("MAX_ENTRIES", 4)])
+def test_a_full_index_is_not_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, name: str, ceiling: int
+) -> None:
+    for module in (indexlines, layout):
+        monkeypatch.setattr(module, name, ceiling)
+    plain = store.layout.put_bytes(b"{}", MEDIA_MANIFEST)
+    with pytest.raises(StoreError, match="is full") as caught:
+        for number in range(60):
+            store.layout.set_ref(f"registry.example/image:{number}", plain)
+    assert "store gc" in caught.value.hint and caught.value.code == "index-full"
+    again = Store.open(store.path)
+    assert 4 <= len(again.images()) < 60
+    assert again.remove("registry.example/image:0")
+    again.layout.set_ref("registry.example/image:new", plain)
