@@ -323,22 +323,23 @@ def test_the_action_ends_with_the_worst_code(
 ) -> None:
     (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == "Result"]
     told = site.runner.folder / "temp" / "told"
+    told.unlink(missing_ok=True)
     env = {"BUILD_CODE": build, "COMPARE_CODES": compared, "FAIL_ON_DIFFERENCE": fail}
     done = site.runner.run(step["run"], env={**env, "GITHUB_OUTPUT": str(told)})
     done.expect(code, *(["::warning::"] if "4" in compared and not code else []))
     worst = 4 if "4" in compared and not code else code
     assert told.read_text() == f"exit-code={worst}\n"
-    told.unlink()
 
 
 def test_what_is_given_to_the_action_never_becomes_a_command(site: Site) -> None:
     runner = site.runner
     runner.fresh_checkout()
-    evil = "$(touch pwned)`touch pwned`'\"; touch pwned #"
+    evil = "$(touch pwned)`touch pwned`'\"; touch pwned # <b>"
     (step,) = [s for s in workflow("images")["jobs"]["images"]["steps"] if s.get("id") == "images"]
     step["with"] = dict.fromkeys(("matrix", "out", "compare-with", "factory", "config"), evil)
     step["with"] |= {"lock": "", "reports": ".ci/reports"}
     job = site.job().play([step])
     assert job.code == 2, job.said
     assert not (runner.checkout / "pwned").exists()
-    assert "touch pwned" in job.summary
+    assert "\\`touch pwned\\`" in job.summary, "nor markup"
+    assert "&lt;b&gt;" in job.summary and "<b>" not in job.summary
