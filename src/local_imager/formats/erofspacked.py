@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from local_imager.formats import lz4
+from local_imager.formats.charges import XZ_WORK, charge
 from local_imager.formats.source import BytesSource, FormatError, Source, checked
 from local_imager.formats.zstdframe import unpack_frame
 
@@ -229,6 +230,7 @@ class PackedContent:
         algorithm = self._algorithms[extent.kind == _HEAD2]
         if algorithm >= len(unpackers):
             raise FormatError(f"the erofs is packed with algorithm {algorithm}, which is not known")
+        charge(length * (XZ_WORK if unpackers[algorithm] is _unlzma else 1))
         return unpackers[algorithm](data, length)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
+from local_imager.formats.charges import charge
 from local_imager.formats.source import FormatError, Source
 
 _FRAME: Final = b"\x04\x22\x4d\x18"
@@ -16,6 +17,8 @@ _LEGACY: Final = b"\x02\x21\x4c\x18"
 MAGICS: Final = (_FRAME, _LEGACY)
 _LEGACY_BLOCK_BYTES: Final = 8 << 20
 _FRAME_BLOCK_BYTES: Final = {4: 64 << 10, 5: 256 << 10, 6: 1 << 20, 7: 4 << 20}
+# A turn of the loop takes as long as some hundred bytes of formats that are not unpacked in Python.
+_SEQUENCE_WORK: Final = 300
 _HISTORY_BYTES: Final = 64 << 10
 
 
@@ -28,9 +31,10 @@ def unpack_block(
     Raises :class:`FormatError` for a damaged block and one that holds more than ``max_bytes``.
     """
     out, begin, position = bytearray(history), len(history), 0
-    limit = begin + max_bytes
+    limit, sequences = begin + max_bytes, 0
     try:
         while position < len(data):
+            sequences += 1
             token = data[position]
             position += 1
             literals, position = _length(data, position, token >> 4)
@@ -51,6 +55,8 @@ def unpack_block(
                 break
     except IndexError:
         raise FormatError("an lz4 block ends too early") from None
+    finally:
+        charge(len(out) - begin + sequences * _SEQUENCE_WORK)
     if len(out) > limit and not partial:
         raise FormatError("an lz4 block holds more than it may")
     return bytes(out[begin:limit])

@@ -16,6 +16,7 @@ import PySquashfsImage  # type: ignore[import-untyped]
 import zstandard
 
 from local_imager.formats import lz4
+from local_imager.formats.charges import XZ_WORK, charge
 from local_imager.formats.entries import Entry, EntryKind
 from local_imager.formats.source import FormatError, Source
 
@@ -97,7 +98,7 @@ class SquashImage(PySquashfsImage.SquashFsImage):  # type: ignore[misc]
                 waiting.pop()
                 continue
             path, inode = f"{prefix}{child[0]}", child[1]
-            self.found.append((_entry(path, inode), child[2]))
+            self.found.append((_entry(path, inode, child[2]), child[2]))
             if inode.is_dir:
                 if child[2] in seen or len(waiting) >= _MAX_DEPTH:
                     raise FormatError("directories of a squashfs lie in each other without end")
@@ -164,10 +165,13 @@ class _Bounded:
             name = {2: "lzma", 3: "lzo"}.get(compression, "nothing")
             raise FormatError(f"the squashfs is packed with {name}, which is not read here")
         self._unpack = unpackers[compression]
+        self._work = XZ_WORK if self._unpack is _unxz else 1
 
     def uncompress(self, data: bytes, _size: int, most: int) -> bytes:
         """Return the block's content; the library takes tables' last blocks for shorter."""
-        return self._unpack(data, max(most, _METADATA_BYTES))
+        most = max(most, _METADATA_BYTES)
+        charge(most * self._work)
+        return self._unpack(data, most)
 
 
 def _unzlib(data: bytes, most: int) -> bytes:
@@ -194,7 +198,7 @@ def _unzstd(data: bytes, most: int) -> bytes:
     return engine.decompress(data, max_output_size=most)
 
 
-def _entry(path: str, inode: Any) -> Entry:
+def _entry(path: str, inode: Any, place: Place) -> Entry:
     mode = int(inode.mode)
     kinds: dict[int, EntryKind] = {
         stat.S_IFREG: "file",
@@ -213,5 +217,6 @@ def _entry(path: str, inode: Any) -> Entry:
         gid=int(inode.gid),
         mtime=int(inode.time),
         link_target=os.fsdecode(inode._symlink) if kind == "link" else None,
-        number=int(inode.inode_number),
+        # What the image calls the inode's number can be any; its place cannot mean two.
+        number=place[0] << 16 | place[1],
     )

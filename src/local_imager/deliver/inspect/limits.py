@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from local_imager.formats.charges import metered
 from local_imager.formats.source import CHUNK_BYTES, FormatError
 
 Digests = Literal["meaning", "parts", "all"]
@@ -26,7 +27,9 @@ class Limits:
     them is not zero, for that lies on the disk meanwhile. The largest image that Talos makes has a
     disk of 8 GiB, nearly all of it zeros; a whole installer has far fewer parts. ``hashed_bytes``
     bounds what is hashed, for many parts can claim the same bytes, and ``rest_bytes`` what is read
-    outside of all parts: a disk may be all gaps, which lead to the same bytes again. Of all texts
+    outside of all parts: a disk may be all gaps, which lead to the same bytes again.
+    ``packed_work`` bounds the unpacking of files in packed file systems, and of lz4: in bytes,
+    where those of slow formats count more (:mod:`local_imager.formats.charges`). Of all texts
     together ``text_bytes`` of memory are kept, and what comes later has none.
     """
 
@@ -37,6 +40,7 @@ class Limits:
     written_bytes: int = 12 * _GIB
     hashed_bytes: int = 64 * _GIB
     rest_bytes: int = 8 * _GIB
+    packed_work: int = 8 * _GIB
     text_bytes: int = 16 << 20
 
 
@@ -51,6 +55,7 @@ class Spent:
         self.text_bytes = 0
         self.hashed_bytes = 0
         self.rest_bytes = 0
+        self.packed_work = 0
 
     def may_hash(self, size_bytes: int) -> bool:
         """Charge the hashing of a part, or say that there is no room for it."""
@@ -64,6 +69,12 @@ class Spent:
         self.rest_bytes += size_bytes
         if self.rest_bytes > self.limits.rest_bytes:
             raise OutOfBudget(f"more than {self.limits.rest_bytes} bytes lie outside of its parts")
+
+    def unpack(self, work: int) -> None:
+        """Charge the work of unpacking; one file too much is not read, the others stay."""
+        self.packed_work += work
+        if self.packed_work > self.limits.packed_work:
+            raise FormatError("unpacking all of the file would take more work than is allowed")
 
     def kept(self, text: str | None) -> str | None:
         """Return the text of a part, or None when those kept already are enough."""
@@ -102,10 +113,11 @@ _CURRENT: Final[ContextVar[Spent | None]] = ContextVar("inspection", default=Non
 
 @contextmanager
 def charging(spent: Spent) -> Iterator[None]:
-    """Let :func:`charge_rest` charge this inspection meanwhile."""
+    """Let :func:`charge_rest` and what unpacks charge this inspection meanwhile."""
     token = _CURRENT.set(spent)
     try:
-        yield
+        with metered(spent.unpack):
+            yield
     finally:
         _CURRENT.reset(token)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from local_imager.deliver.inspect.limits import OutOfBudget
 from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.deliver.inspect.walking import Walk
 from local_imager.events import printable
@@ -19,6 +21,8 @@ _MAX_NAME_CHARS: Final = 255
 _MAX_COMPONENTS: Final = 64
 # The only file of a root file system that says something of the image as a whole.
 _MEANT: Final = frozenset({"os-release"})
+# The facts of a file that its other names need not have; see name_facts.
+_OF_NAMES: Final = frozenset({"name_digest"})
 
 
 def volume_parts(walk: Walk, volume: Volume, *, look: bool = True) -> tuple[Part, ...]:
@@ -30,7 +34,7 @@ def volume_parts(walk: Walk, volume: Volume, *, look: bool = True) -> tuple[Part
     root = _Directory()
     for entry in volume.entries:
         root.add(entry)
-    return _children(walk, volume, root, look)
+    return _Tree(walk, volume, look).children(root)
 
 
 class _Directory:
@@ -56,35 +60,56 @@ class _Directory:
             place.others.append((names[-1], entry))
 
 
-def _children(walk: Walk, volume: Volume, directory: _Directory, look: bool) -> tuple[Part, ...]:
-    named = Names()
-    parts = []
-    rows: list[tuple[str, _Directory | Entry]] = [*directory.folders.items(), *directory.others]
-    for name, what in sorted(rows, key=lambda row: row[0]):
-        unique = named.unique(name)
-        if isinstance(what, Entry):
-            parts.append(_part(walk, volume, what, unique, look))
-        else:
-            facts = (entry_facts(what.entry) if what.entry else {}) | name_facts(name)
-            with walk.deeper():
-                inner = _children(walk, volume, what, look)
-            parts.append(walk.leaf(unique, "directory", facts=frozen(facts), children=inner))
-    return tuple(parts)
+class _Tree:
+    """Makes the parts of one volume; a file that has several names is read once."""
 
+    def __init__(self, walk: Walk, volume: Volume, look: bool) -> None:
+        self._walk, self._volume, self._look = walk, volume, look
+        self._read: dict[int, Part] = {}
 
-def _part(walk: Walk, volume: Volume, entry: Entry, name: str, look: bool) -> Part:
-    facts = frozen(entry_facts(entry) | name_facts(entry.name))
-    if entry.kind == "link":
-        return walk.leaf(name, "link", facts=facts)
-    if entry.kind != "file":
-        return walk.leaf(name, "special", facts=facts)
-    if not look and walk.digests == "meaning" and name not in _MEANT:
-        return walk.leaf(name, "file", entry.size_bytes, facts=facts)
-    try:
-        source = volume.open(entry)
-    except FormatError as error:
-        return walk.leaf(name, "file", entry.size_bytes, facts=facts, unread=error.message)
-    return walk.part(source, name, facts=facts, look=look, plain="file")
+    def children(self, directory: _Directory) -> tuple[Part, ...]:
+        named = Names()
+        parts = []
+        rows: list[tuple[str, _Directory | Entry]] = [
+            *directory.folders.items(),
+            *directory.others,
+        ]
+        for name, what in sorted(rows, key=lambda row: row[0]):
+            unique = named.unique(name)
+            if isinstance(what, Entry):
+                parts.append(self._part(what, unique))
+            else:
+                facts = (entry_facts(what.entry) if what.entry else {}) | name_facts(name)
+                with self._walk.deeper():
+                    inner = self.children(what)
+                part = self._walk.leaf(unique, "directory", facts=frozen(facts), children=inner)
+                parts.append(part)
+        return tuple(parts)
+
+    def _part(self, entry: Entry, name: str) -> Part:
+        walk, own = self._walk, entry_facts(entry) | name_facts(entry.name)
+        facts = frozen(own)
+        if entry.kind == "link":
+            return walk.leaf(name, "link", facts=facts)
+        if entry.kind != "file":
+            return walk.leaf(name, "special", facts=facts)
+        if not self._look and walk.digests == "meaning" and name not in _MEANT:
+            return walk.leaf(name, "file", entry.size_bytes, facts=facts)
+        # Only packed file systems: there reading is dear, and the number is the inode's place.
+        same = self._read.get(entry.number) if not self._look else None
+        if same is not None:
+            walk.count(1)
+            told = {key: value for key, value in same.facts.items() if key not in _OF_NAMES}
+            return replace(same, name=name, facts=frozen(told | own))
+        try:
+            source = self._volume.open(entry)
+            part = walk.part(source, name, facts=facts, look=self._look, plain="file")
+        except OutOfBudget:
+            raise
+        except FormatError as error:
+            return walk.leaf(name, "file", entry.size_bytes, facts=facts, unread=error.message)
+        self._read[entry.number] = part
+        return part
 
 
 def entry_facts(entry: Entry) -> dict[str, Fact]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final
@@ -239,7 +240,9 @@ class Walk:
             if is_large:
                 return ""
             raise OutOfBudget("its parts claim more bytes than any real one has")
-        return self._pool.submit(sha256_of, source) if is_large else sha256_of(source)
+        if is_large:
+            return self._pool.submit(copy_context().run, sha256_of, source)
+        return sha256_of(source)
 
     def _shown(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass a stream on; a long one is shown as the step ``read``, with what is unpacked."""

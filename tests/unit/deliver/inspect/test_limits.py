@@ -8,9 +8,16 @@ import pytest
 
 from local_imager.deliver.inspect.inspection import inspect_source
 from local_imager.deliver.inspect.limits import Limits, OutOfBudget, Spent, charging
+from local_imager.deliver.inspect.parts import Part
 from local_imager.deliver.inspect.rest import rest_digest
-from local_imager.formats.source import BytesSource
+from local_imager.deliver.inspect.volumes import volume_parts
+from local_imager.deliver.inspect.walking import Walk
+from local_imager.events import NULL_SINK
+from local_imager.formats.entries import Entry
+from local_imager.formats.lz4 import unpack_block
+from local_imager.formats.source import BytesSource, FormatError
 from tests.diskfiles import gpt_disk, gpt_entry, patched
+from tests.fuzz.driver import CORPUS
 from tests.talosfiles import cpio
 
 
@@ -63,3 +70,58 @@ def test_texts_count_as_they_lie_in_memory(mark: str, kept: int) -> None:
     done = inspect_source(BytesSource(cpio(files)), "x", limits=Limits(text_bytes=5000))
     texts = [part for _, part in done.tree.walk() if part.text and len(part.text) > 900]
     assert len(texts) == kept
+
+
+def corpus(name: str) -> bytes:
+    return (CORPUS / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["erofs/packed", "squashfs/lz4", "squashfs/xz", "squashfs/zstd"])
+def test_unpacking_files_has_a_limit_and_leaves_the_others(name: str) -> None:
+    def files(limit: int) -> list[Part]:
+        try:
+            limits = Limits(packed_work=limit)
+            tree = inspect_source(BytesSource(corpus(name)), "x", limits=limits).tree
+        except FormatError:
+            return []
+        return [part for _, part in tree.walk() if "mode" in part.facts and not part.children]
+
+    assert not [part for part in files(1 << 30) if part.unread]
+    # The tables need some; the first limit that they fit in is too small for the files.
+    some = next(found for found in (files(4000 * n) for n in range(1, 100)) if found)
+    unread = [part for part in some if part.unread]
+    assert 0 < len(unread) <= len(some)
+    assert [part.name for part in some] == [part.name for part in files(1 << 30)]
+    assert all("more work than is allowed" in part.unread for part in unread)
+    assert not any(part.digest for part in unread)
+
+
+def test_lz4_in_small_steps_counts_for_its_work() -> None:
+    """Three bytes for four: nothing is slower to unpack in plain Python."""
+    spent = Spent(Limits(packed_work=10_000_000))
+    block = b"\x10A\x01\x00" + b"\x00\x01\x00" * 50_000 + b"\x50AAAAA"
+    with charging(spent), pytest.raises(FormatError, match="more work"):
+        unpack_block(block, 1 << 20)
+    assert spent.packed_work > 50 * 200_000
+
+
+class Linked:
+    """A packed volume in which every name leads to one of two files, and how often each is read."""
+
+    def __init__(self) -> None:
+        self.opened: list[int] = []
+        self.entries = tuple(Entry(f"file {n}", "file", 9, number=n % 2) for n in range(50))
+
+    def open(self, entry: Entry) -> BytesSource:
+        self.opened.append(entry.number)
+        return BytesSource(b"content %d" % entry.number)
+
+
+def test_a_file_with_many_names_is_read_once() -> None:
+    volume = Linked()
+    with Walk({}, Limits(), NULL_SINK) as walk:
+        parts = volume_parts(walk, volume, look=False)
+    assert volume.opened == [0, 1]
+    assert [part.name for part in parts] == sorted(entry.path for entry in volume.entries)
+    digests = {part.name: part.digest for part in parts}
+    assert digests["file 0"] == digests["file 48"] != digests["file 49"] == digests["file 1"]
