@@ -31,7 +31,8 @@ class BootEntry:
 
     The image begins at ``offset``. ``load_sectors`` of 512 bytes are loaded first, which for BIOS
     is only its beginning. ``stated_bytes`` is the length that follows from the catalogue, 0 when
-    it says nothing: then the image goes to the end of the partition or volume.
+    it says nothing: then the image goes to the end of the partition or volume. ``at`` is where the
+    entry itself stands.
     """
 
     platform: str
@@ -41,6 +42,7 @@ class BootEntry:
     load_sectors: int
     offset: int
     stated_bytes: int
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def read_boot_catalog(source: Source, offset: int) -> BootCatalog:
 def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
     """Yield the initial entry, then those of each section."""
     at = offset + _ENTRY
-    yield _entry(source.read(at, _ENTRY), platform)
+    yield _entry(source, at, platform)
     found, is_last = 1, False
     while not is_last:
         at += _ENTRY
@@ -81,7 +83,7 @@ def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
             found += 1
             at += _ENTRY
             _check_count(found)
-            yield _entry(source.read(at, _ENTRY), header[1])
+            yield _entry(source, at, header[1])
             at = _skip_extensions(source, at)
 
 
@@ -99,7 +101,8 @@ def _skip_extensions(source: Source, at: int) -> int:
     raise FormatError("an entry of the boot catalogue is continued too often")
 
 
-def _entry(data: bytes, platform: int) -> BootEntry:
+def _entry(source: Source, at: int, platform: int) -> BootEntry:
+    data = source.read(at, _ENTRY)
     emulation, floppy_bytes = _EMULATIONS.get(data[1] & 0x0F, (f"0x{data[1]:02x}", 0))
     sectors = int.from_bytes(data[6:8], "little")
     # UEFI 2.10, 13.3.2.1: 0 and 1 mean "to the end"; BIOS entries load a part of their image.
@@ -112,4 +115,5 @@ def _entry(data: bytes, platform: int) -> BootEntry:
         load_sectors=sectors,
         offset=int.from_bytes(data[8:12], "little") * _SECTOR,
         stated_bytes=floppy_bytes or said,
+        at=at,
     )

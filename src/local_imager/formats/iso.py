@@ -18,7 +18,13 @@ from local_imager.events import printable
 from local_imager.formats.eltorito import BootCatalog, BootEntry, read_boot_catalog
 from local_imager.formats.entries import Entry, EntryBudget
 from local_imager.formats.gpt import read_partitions
-from local_imager.formats.isorecord import Record, SystemUse, parse_record, parse_system_use
+from local_imager.formats.isorecord import (
+    Record,
+    SystemUse,
+    parse_record,
+    parse_system_use,
+    path_tables,
+)
 from local_imager.formats.source import FormatError, Joined, Slice, Source
 
 SECTOR: Final = 2048
@@ -40,6 +46,9 @@ class IsoVolume:
 
     ``names`` says where names and properties are from. ``size_bytes`` is what the volume claims;
     a file that has fewer is cut off. Dates are ``YYYY-MM-DD hh:mm:ss.cc±hhmm`` or empty.
+    ``records`` is where descriptors, directories, path tables and the boot catalogue lie, as
+    (offset, length). ``second`` are the rows of the other tree, which Linux would not show: path,
+    and the path in this tree of the same bytes, or where they lie.
     """
 
     source: Source
@@ -58,6 +67,9 @@ class IsoVolume:
     boot: BootCatalog
     entries: tuple[Entry, ...]
     extents: tuple[tuple[tuple[int, int], ...], ...]
+    descriptors: tuple[bytes, ...] = ()
+    records: tuple[tuple[int, int], ...] = ()
+    second: tuple[tuple[str, str], ...] = ()
 
     def open(self, entry: Entry) -> Source:
         """See :meth:`Volume.open`."""
@@ -105,7 +117,8 @@ def read_iso(source: Source) -> IsoVolume:
     Raises :class:`FormatError` for damaged descriptors and records, loops, and trees beyond the
     limits. That a file's content is cut off is told by :meth:`IsoVolume.open` for that file.
     """
-    primary, joliet, catalog = _descriptors(source)
+    descriptors = list(_descriptors(source))
+    primary, joliet, catalog = _used(descriptors)
     block = _le16(primary, 128)
     if block not in (512, 1024, 2048):
         raise FormatError(f"the image has blocks of {block} bytes")
@@ -114,6 +127,11 @@ def read_iso(source: Source) -> IsoVolume:
     names = "rock-ridge" if rock_ridge else "joliet" if joliet else "iso9660"
     root = joliet if joliet and not rock_ridge else primary
     entries = tuple(tree.walk(root[156:190], names))
+    boot = read_boot_catalog(source, catalog * SECTOR) if catalog else BootCatalog()
+    second, places = _second_tree(source, block, primary, joliet, names, entries, tree.extents)
+    places += [*tree.places, (_FIRST_DESCRIPTOR * SECTOR, len(descriptors) * SECTOR)]
+    places += [place for one in (primary, joliet) for place in path_tables(one, block)]
+    places += [(boot.offset, SECTOR)] if boot.offset else []
     return IsoVolume(
         source=source,
         volume_id=_text(primary[40:72]),
@@ -128,20 +146,60 @@ def read_iso(source: Source) -> IsoVolume:
         size_bytes=_le32(primary, 80) * block,
         joliet_id=printable(joliet[40:72].decode("utf-16-be", "replace").strip(" \0")),
         names=names,
-        boot=read_boot_catalog(source, catalog * SECTOR) if catalog else BootCatalog(),
+        boot=boot,
         entries=entries,
         extents=tuple(tree.extents),
+        descriptors=tuple(descriptors),
+        records=tuple(places),
+        second=second,
     )
 
 
-def _descriptors(source: Source) -> tuple[bytes, bytes, int]:
-    """Return the primary descriptor, Joliet's (or nothing), and the boot catalogue's sector."""
-    primary = joliet = b""
-    catalog = 0
+def _second_tree(
+    source: Source,
+    block: int,
+    primary: bytes,
+    joliet: bytes,
+    names: str,
+    entries: tuple[Entry, ...],
+    extents: list[tuple[tuple[int, int], ...]],
+) -> tuple[tuple[tuple[str, str], ...], list[tuple[int, int]]]:
+    """Return the rows of the tree that is not shown, and where its records lie; none of both where
+    it cannot be read."""
+    if not joliet:
+        return (), []
+    known = {extents[one.number]: one.path for one in reversed(entries) if one.kind == "file"}
+    other = _Tree(source, block)
+    root, spelling = (joliet, "joliet") if names != "joliet" else (primary, "iso9660")
+    rows = []
+    try:
+        for entry in other.walk(root[156:190], spelling):
+            what: str = entry.kind
+            if entry.kind == "file":
+                own = other.extents[entry.number]
+                what = known.get(own) or str(own) if entry.size_bytes else "empty"
+            rows.append((entry.path, what))
+    except FormatError:
+        return (), []
+    return tuple(rows), other.places
+
+
+def _descriptors(source: Source) -> Iterator[bytes]:
+    """Yield all volume descriptors, the last one included."""
     for number in range(_FIRST_DESCRIPTOR, _FIRST_DESCRIPTOR + _MAX_DESCRIPTORS):
         data = source.read(number * SECTOR, SECTOR)
         if data[1:6] != b"CD001":
-            break
+            return
+        yield data
+        if data[0] == _TERMINATOR:
+            return
+
+
+def _used(descriptors: list[bytes]) -> tuple[bytes, bytes, int]:
+    """Return the primary descriptor, Joliet's (or nothing), and the boot catalogue's sector."""
+    primary = joliet = b""
+    catalog = 0
+    for data in descriptors:
         kind = data[0]
         if kind == _PRIMARY and not primary:
             primary = data
@@ -149,8 +207,6 @@ def _descriptors(source: Source) -> tuple[bytes, bytes, int]:
             joliet = data
         elif kind == _BOOT and data[7:30] == _EL_TORITO and not catalog:
             catalog = _le32(data, 71)
-        elif kind == _TERMINATOR:
-            break
     if not primary:
         raise FormatError("this is no ISO 9660 image (it has no primary volume descriptor)")
     return primary, joliet, catalog
@@ -191,6 +247,7 @@ class _Tree:
         self._records_left = MAX_RECORDS
         self._skip = 0
         self.extents: list[tuple[tuple[int, int], ...]] = []
+        self.places: list[tuple[int, int]] = []
 
     def look_for_rock_ridge(self, root: bytes) -> bool:
         """Tell by the first record of the root whether Rock Ridge is in use (SUSP 5.3, RRIP 4)."""
@@ -310,6 +367,7 @@ class _Tree:
         self._bytes_left -= length
         if self._bytes_left < 0:
             raise FormatError("the directories of the image are too large")
+        self.places.append((offset, length))
         return self._source.read(offset, length)
 
     def _system_use(self, area: bytes) -> SystemUse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,6 +75,15 @@ def parse_record(data: bytes) -> Record:
         has_more=bool(flags & 0x80),
         system_use=data[name_end + (1 - length % 2) :],
     )
+
+
+def path_tables(descriptor: bytes, block: int) -> Iterator[tuple[int, int]]:
+    """Yield where the path tables of a tree lie (ECMA-119 8.4.13 to 8.4.17)."""
+    if descriptor:
+        for at, order in ((140, "little"), (144, "little"), (148, "big"), (152, "big")):
+            place = int.from_bytes(descriptor[at : at + 4], order)  # type: ignore[arg-type]
+            if place:
+                yield place * block, _le32(descriptor, 132)
 
 
 def short_time(field: bytes) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from local_imager.deliver.inspect.disks import partition_facts, partition_name, table_facts
+from local_imager.deliver.inspect.isorest import iso_rest
 from local_imager.deliver.inspect.parts import Fact, Part
-from local_imager.deliver.inspect.rest import iso_rest
 from local_imager.deliver.inspect.volumes import Names, clean, frozen, volume_parts
 from local_imager.deliver.inspect.walking import Inside, Walk
 from local_imager.formats.eltorito import BootEntry
@@ -14,6 +14,8 @@ from local_imager.formats.gpt import Partition, PartitionTable, read_partitions
 from local_imager.formats.iso import IsoVolume, read_iso
 from local_imager.formats.source import FormatError, Slice, Source
 
+# The fact of a boot entry of which all is loaded.
+_WHOLE: Final = "whole image"
 _TITLES: Final = {"bios": "BIOS boot", "uefi": "UEFI boot"}
 
 
@@ -30,15 +32,29 @@ def open_iso(walk: Walk, source: Source) -> Inside:
     partitions = table.partitions if table is not None else ()
     named = [(names.unique(partition_name(one)), one) for one in partitions]
     places = {one.offset: name for name, one in reversed(named)}
-    for entry in volume.boot.entries:
-        parts.append(_boot_entry(walk, source, volume, entry, names, places))
-    for name, partition in named:
-        parts.append(_partition(walk, source, volume, partition, name))
+    lengths = {one.offset: one.size_bytes for one in reversed(partitions)}
+    boots = [
+        _boot_entry(walk, source, volume, entry, names, places, lengths)
+        for entry in volume.boot.entries
+    ]
+    views = [_partition(walk, source, volume, partition, name) for name, partition in named]
     facts = _volume_facts(volume) | (table_facts(table) if table is not None else {})
-    rest = iso_rest(source, volume.size_bytes, table)
-    if rest:
-        facts["rest"] = rest
-    return Inside(facts=facts, children=tuple(parts))
+    opened = [(one.offset, one.size_bytes) for one in boots if one.offset is not None]
+    opened += [
+        (partition.offset, partition.size_bytes)
+        for part, (_, partition) in zip(views, named, strict=True)
+        if "view" not in part.facts
+    ]
+    whole = [
+        entry.at
+        for part, entry in zip(boots, volume.boot.entries, strict=True)
+        if part.facts.get("loads") == _WHOLE
+    ]
+    facts["rest"] = iso_rest(source, volume, table, opened, whole)
+    catalog = _image_at(volume, volume.boot.offset) if volume.boot.offset else ""
+    if catalog:
+        facts["catalog"] = catalog
+    return Inside(facts=facts, children=(*parts, *boots, *views))
 
 
 def _volume_facts(volume: IsoVolume) -> dict[str, Fact]:
@@ -72,15 +88,21 @@ def _boot_entry(
     entry: BootEntry,
     names: Names,
     places: dict[int, str],
+    lengths: dict[int, int],
 ) -> Part:
     name = names.unique(_TITLES.get(entry.platform, f"{entry.platform} boot"))
     facts: dict[str, Fact] = {
         "platform": entry.platform,
         "emulation": entry.emulation,
         "load_sectors": entry.load_sectors,
+        "load_segment": f"{entry.load_segment:#x}",
         "bootable": entry.is_bootable,
     }
     image = _image_at(volume, entry.offset) or places.get(entry.offset, "")
+    file = volume.file_at(entry.offset)
+    length = file.size_bytes if file is not None else lengths.get(entry.offset, 0)
+    if length and entry.load_sectors == -(-length // 512):
+        facts["loads"] = _WHOLE
     if image:
         return walk.leaf(name, "boot-entry", facts=frozen(facts | {"image": image}))
     size = entry.stated_bytes or min(volume.size_bytes, source.size_bytes) - entry.offset
@@ -98,10 +120,12 @@ def _partition(
     image = _image_at(volume, partition.offset)
     if image:
         facts["image"] = image
-    # The first partition of a hybrid is the image itself, from its begin or a little behind it.
     outside = partition.offset >= min(volume.size_bytes, source.size_bytes)
     is_boot = any(entry.offset == partition.offset for entry in volume.boot.entries)
     look = not image and (outside or is_boot)
+    if not look:
+        # All its bytes are told as files of the tree, and as what lies between them.
+        facts["view"] = "of the volume"
     try:
         content = Slice(source, partition.offset, partition.size_bytes)
     except FormatError as error:

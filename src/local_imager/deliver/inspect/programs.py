@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from typing import Final
 
+from local_imager.deliver.inspect.isorest import without_marker
 from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.deliver.inspect.recognise import text_of
 from local_imager.deliver.inspect.rest import program_rest
@@ -17,6 +20,13 @@ from local_imager.formats.uki import parse_os_release, read_uki
 _PROFILE: Final = ".profile"
 _MAGIC: Final = ".sdmagic"
 _MARK: Final = "LoaderInfo: "
+# Where GRUB keeps its modules and its first configuration.
+_MODULES: Final = "mods"
+_MAX_OVERLAPS: Final = 20
+# GRUB's own are a few hundred kilobytes.
+_MAX_MODULES_BYTES: Final = 4 << 20
+# Of an optional header: from the checksum back to the alignment of sections in memory.
+_ALIGNMENT_BEFORE_CHECKSUM: Final = 32 - 64
 
 
 def open_program(walk: Walk, source: Source) -> Inside:
@@ -36,11 +46,12 @@ def open_program(walk: Walk, source: Source) -> Inside:
         "rest": program_rest(source, pe),
     }
     facts |= _image_facts(source, pe)
+    facts |= _overlaps(pe)
     groups = _profiles(pe.sections)
-    names = Names()
-    parts = _sections(walk, source, groups[0], names)
+    names, behind = Names(), _behind(source, pe)
+    parts = _sections(walk, source, groups[0], names, behind)
     for group in groups[1:]:
-        inner = _sections(walk, source, group, Names())
+        inner = _sections(walk, source, group, Names(), behind)
         identifier = parse_os_release(inner[0].text or "").get("ID", "")
         name = names.unique(f"profile {clean(identifier)}" if identifier else "profile")
         parts.append(walk.leaf(name, "directory", children=tuple(inner)))
@@ -81,7 +92,37 @@ def _profiles(sections: tuple[PeSection, ...]) -> list[list[PeSection]]:
     return groups
 
 
-def _sections(walk: Walk, source: Source, sections: list[PeSection], names: Names) -> list[Part]:
+def _overlaps(pe: PeFile) -> dict[str, Fact]:
+    """Say where sections lie over each other in memory: one would hide the other there."""
+    ordered = sorted(pe.sections, key=lambda one: one.address)
+    rows = tuple(
+        f"the sections {clean(one.name)} and {clean(after.name)} overlap in memory"
+        for one, after in itertools.pairwise(ordered)
+        if one.address + max(one.virtual_size_bytes, 1) > after.address
+    )
+    return {"overlaps": rows[:_MAX_OVERLAPS]} if rows else {}
+
+
+def _behind(source: Source, pe: PeFile) -> frozenset[int]:
+    """Return (by ``id``) those sections that lie in memory just behind all before
+    them: their addresses follow from the sizes of these."""
+    at = pe.checksum_offset + _ALIGNMENT_BEFORE_CHECKSUM
+    unit = max(int.from_bytes(source.read(at, 4), "little"), 1)
+    found, end = set(), 0
+    for section in pe.sections:
+        if end and section.address == end + -end % unit:
+            found.add(id(section))
+        end = max(end, section.address + max(section.virtual_size_bytes, section.size_bytes))
+    return frozenset(found)
+
+
+def _sections(
+    walk: Walk,
+    source: Source,
+    sections: list[PeSection],
+    names: Names,
+    behind: frozenset[int],
+) -> list[Part]:
     parts = []
     for section in sections:
         name = names.unique(section.name or "section")
@@ -90,11 +131,26 @@ def _sections(walk: Walk, source: Source, sections: list[PeSection], names: Name
             "virtual_size_bytes": section.virtual_size_bytes,
             "characteristics": f"{section.characteristics:#x}",
         }
+        if id(section) in behind:
+            facts["placed"] = "behind the others"
         content = section_source(source, section)
+        if section.name == _MODULES:
+            facts |= _marker_facts(content)
         parts.append(
             walk.part(content, name, place="pe-section", facts=facts, offset=section.offset)
         )
     return parts
+
+
+def _marker_facts(content: Source) -> dict[str, Fact]:
+    """Return the digest of GRUB's modules without the name of the marker that they search for."""
+    if not 0 < content.size_bytes <= _MAX_MODULES_BYTES:
+        return {}
+    data = content.read(0, content.size_bytes)
+    masked = without_marker(data)
+    if masked == data:
+        return {}
+    return {"without_marker": f"sha256:{hashlib.sha256(masked).hexdigest()}"}
 
 
 def _signatures(walk: Walk, source: Source, pe: PeFile, names: Names) -> list[Part]:

@@ -23,9 +23,7 @@ _SECTOR_BYTES: Final = 512
 # What is read and hashed at once; smaller ones take their time in this loop, larger ones in holes.
 _BLOCK_BYTES: Final = 64 * 1024
 _ZEROS: Final = bytes(_BLOCK_BYTES)
-_BOOT_CODE_BYTES: Final = 440
 _MBR_ENTRIES_AT: Final = 446
-_SYSTEM_AREA_BYTES: Final = 32 * 1024
 _SECTION_BYTES: Final = 40
 # In a GPT header: the sector of the other copy's header, which is the last one of that copy.
 _OTHER_COPY_AT: Final = 32
@@ -40,7 +38,8 @@ def rest_digest(
 
     Empty when there are only zeros. Blocks count from the begin of the gap that they lie in, so
     moving what is around a gap does not change it, nor do zeros at its end; the number of a gap
-    counts where they are ``numbered``. What is read is charged to the running inspection, which :class:`OutOfBudget` ends.
+    counts where they are ``numbered``. What is read is charged to the running inspection, which
+    :class:`OutOfBudget` ends.
     """
     hasher, found = hashlib.sha256(), False
     for number, (offset, length) in enumerate(_gaps(source.size_bytes, covered)):
@@ -86,22 +85,6 @@ def table_bytes(table: PartitionTable) -> int:
     """Return how much of a disk's begin a GPT takes; its copy at the end has one sector less."""
     entries = max(table.entry_count * 128, 16 * 1024)
     return 2 * table.sector_bytes + -(-entries // table.sector_bytes) * table.sector_bytes
-
-
-def iso_rest(source: Source, volume_bytes: int, table: PartitionTable | None) -> str:
-    """Return the digest of the system area (boot code of a hybrid) and of what follows the volume.
-
-    The tables and partitions of a hybrid are left out.
-    """
-    end = min(volume_bytes, source.size_bytes)
-    covered = [(_SYSTEM_AREA_BYTES, max(end - _SYSTEM_AREA_BYTES, 0))]
-    if table is not None:
-        covered += [(part.offset, part.size_bytes) for part in table.partitions if part.offset]
-        covered.append((_BOOT_CODE_BYTES, _SECTOR_BYTES - _BOOT_CODE_BYTES))
-        if table.kind != "mbr":
-            (_, reserved), copy = gpt_places(source, table)
-            covered += [(_BOOT_CODE_BYTES, reserved - _BOOT_CODE_BYTES), copy]
-    return rest_digest(source, covered)
 
 
 def program_rest(source: Source, pe: PeFile) -> str:
