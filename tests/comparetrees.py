@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from local_imager.deliver.compare.factwords import ENTRY_FACTS
+from local_imager.deliver.compare.derived import of_its_bytes
 from local_imager.deliver.compare.verdict import Comparison
 from local_imager.deliver.compare.walk import Subject, compare_trees
 from local_imager.deliver.inspect.parts import Fact, Part, PartKind
@@ -45,7 +45,7 @@ def sealed(part: Part) -> Part:
     """Return a part with the digest that follows from what it holds and says."""
     if not part.digest or not part.children:
         return part
-    own = [row for row in part.facts.items() if row[0] not in ENTRY_FACTS]
+    own = [row for row in part.facts.items() if of_its_bytes(part.kind, row[0])]
     inside = {"facts": sorted(map(repr, own)), "size": part.size_bytes}
     told = json.dumps([inside, [child.as_dict() for child in part.children]], default=str)
     return replace(part, digest=digest_of(told))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -32,6 +32,7 @@ _DOCKER_MANIFEST: Final = "manifest.json"
 _OCI_INDEX: Final = "index.json"
 _OCI_LAYOUT: Final = "oci-layout"
 # containerd and docker put the whole name here, the specification's own annotation has the tag.
+_MANIFEST: Final = frozenset({"schemaVersion", "mediaType", "config", "layers"})
 _NAME_ANNOTATIONS: Final = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 
 Document = Mapping[str, Any]
@@ -57,7 +58,8 @@ class ArchivedImage:
     """One image. ``config`` is the configuration document as it is written.
 
     ``names`` are the tags that it gets when it is loaded. ``manifest_digest`` is empty in a pure
-    docker-archive, whose manifest is not the image's own.
+    docker-archive, whose manifest is not the image's own. ``manifest_rest`` is a digest of what the
+    manifest says beside configuration and layers (annotations, say), empty for nothing.
     """
 
     names: tuple[str, ...]
@@ -70,6 +72,7 @@ class ArchivedImage:
     config_digest: str
     manifest_digest: str
     layers: tuple[ArchivedLayer, ...]
+    manifest_rest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +289,19 @@ class _OciReading:
         config = self._files.bytes(_blob_path(claimed))
         if _digest_of(config) != claimed:
             raise FormatError(f"a document of the layout does not have its digest ({claimed})")
-        self._images.append(_image(self._files, config, names, digest, layers))
+        image = _image(self._files, config, names, digest, layers)
+        self._images.append(replace(image, manifest_rest=_rest_of(manifest)))
+
+
+def _rest_of(manifest: Document) -> str:
+    """Return a digest of the manifest without what facts and layers of the image tell."""
+    described = [manifest["config"], *manifest["layers"]]
+    plain = ("mediaType", "digest", "size")
+    more = [{key: one[key] for key in one if key not in plain} for one in described]
+    own = {key: manifest[key] for key in manifest if key not in _MANIFEST}
+    if not own and not any(more):
+        return ""
+    return _digest_of(json.dumps([own, more], sort_keys=True).encode())
 
 
 def _blob_path(digest: Any) -> str:
@@ -341,8 +356,6 @@ def _image(
 
 def _together(oci: list[ArchivedImage], docker: list[ArchivedImage]) -> list[ArchivedImage]:
     """Return the images of both forms; one with the same configuration gets all names."""
-    from dataclasses import replace
-
     left = {image.config_digest: image for image in docker}
     images = []
     for image in oci:

@@ -28,6 +28,8 @@ _MAX_ENTRIES_BYTES: Final = 1 << 20
 _MAX_PARTITIONS: Final = 1024
 _MAX_LOGICAL: Final = 128
 _PROTECTIVE: Final = 0xEE
+# The fault of a disk that became larger.
+NOT_AT_THE_END: Final = "the backup GPT is not at the end of the disk"
 _EXTENDED: Final = (0x05, 0x0F, 0x85)
 
 
@@ -178,7 +180,7 @@ def _find_gpt(source: Source) -> tuple[_Header, int, tuple[str, ...], tuple[byte
             reasons.append("the primary and the backup GPT disagree")
             other = (backup.unused(whole=True),)
         if backup.own_sector != sectors - 1:
-            reasons.append("the backup GPT is not at the end of the disk")
+            reasons.append(NOT_AT_THE_END)
         return primary, sector_bytes, tuple(reasons), other
     if reasons:
         raise FormatError(reasons[0])

@@ -18,7 +18,7 @@ _KNOWN_ALONE: Final = frozenset(
 # What the base of an initramfs has, the archive of the extensions, and early microcode.
 _ROLES: Final = ("init", "extensions.yaml", "kernel")
 # Names of these are numbers in order: an archive put in front moves all others.
-_NUMBERED: Final = frozenset({"initramfs"})
+NUMBERED: Final = frozenset({"initramfs"})
 
 
 def content_kind(part: Part) -> str:
@@ -64,7 +64,7 @@ def pairs(
         lambda part, side: spellings[side].of(part.name),
         _bytes_of,
     ]
-    if left.kind in _NUMBERED or content_kind(left) in _NUMBERED:
+    if left.kind in NUMBERED or content_kind(left) in NUMBERED:
         passes[:0] = [_bytes_of, _role_of]
     for key in passes:
         _match(left.children, right.children, key, partner, alone=False)
@@ -121,8 +121,15 @@ def _match(
         partner.update(zip(indexes, found, strict=False))
 
 
-def same_order(left: Part, right: Part) -> bool:
-    """Say whether what both parts have comes in the same order on both sides."""
+def same_order(left: Part, right: Part, rows: Sequence[Pair]) -> bool:
+    """Say whether what both parts have comes in the same order on both sides.
+
+    ``rows`` are their pairs, which count where names are mere numbers.
+    """
+    if left.kind in NUMBERED or content_kind(left) in NUMBERED:
+        places = {id(part): place for place, part in enumerate(right.children)}
+        found = [places[id(two)] for one, two in rows if one is not None and two is not None]
+        return found == sorted(found)
     here, there = ([part.name for part in side.children] for side in (left, right))
     common = set(here) & set(there)
     return [name for name in here if name in common] == [name for name in there if name in common]

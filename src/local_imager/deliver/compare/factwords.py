@@ -10,35 +10,25 @@ from local_imager.deliver.compare.noise import REST
 from local_imager.deliver.compare.words import clean, fact_text, mode_text
 from local_imager.deliver.inspect.parts import Fact, Part
 
-PACKING_FACTS: Final = frozenset(
-    {"packing", "check", "xz_check", "compression", "block_bytes", "block_size"}
-)
 # File systems whose entries are all that a reader sees; their bytes besides are how it is packed.
 PACKED_VOLUMES: Final = frozenset({"squashfs", "erofs"})
 # Facts of an entry in a directory: they say nothing about the bytes, and no byte follows from them.
 ENTRY_FACTS: Final = frozenset(
     {"mode", "uid", "gid", "mtime", "link_target", "link_digest", "name_digest", "attributes"}
 )
-# Facts that are computed from other bytes: kind -> (names, whether the cause may be a sibling).
-DERIVED_FACTS: Final[Mapping[str, tuple[frozenset[str], bool]]] = {
-    "pe": (frozenset({"checksum"}), False),
-    "uki": (frozenset({"checksum"}), False),
-    "pe-section": (frozenset({"address", "virtual_size_bytes"}), True),
-    "pe-signature": (frozenset({"digest", "signing_time"}), True),
-    "boot-entry": (frozenset({"load_sectors"}), True),
-    "cpio": (frozenset({"unpacked_bytes"}), False),
-    "squashfs": (frozenset({"inodes"}), False),
-    "erofs": (frozenset({"inodes"}), False),
-    "disk": (frozenset({"faults"}), False),
-    "layer": (frozenset({"diff_id"}), False),
-    "oci-image": (frozenset({"config_digest"}), False),
-}
+# What inspection tells in full: every byte is one of a part or of a fact, ``rest`` among them.
+WHOLLY_TOLD: Final = frozenset(
+    {"cpio", "disk", "fat", "initramfs", "iso", "layer", "meta", "oci-image", "pe", "tar", "uki"}
+)
 FACT_WORDS: Final[Mapping[str, str]] = {
     "mode": "file mode",
     "uid": "owner (uid)",
     "gid": "group (gid)",
     "mtime": "time",
     "link_target": "target of the link",
+    "link_digest": "target of the link as it is written",
+    "name_digest": "name as it is written",
+    "attributes": "attributes",
     "guid": "GUID",
     "uuid": "UUID",
     "type": "type GUID",
@@ -103,9 +93,8 @@ def hidden_properties(part: Part) -> str:
 
 def signs_alike(left: Part, right: Part) -> bool:
     """Say whether two valid signatures say the same but for the digest of what they sign."""
-    derived = DERIVED_FACTS["pe-signature"][0]
     first, second = (
-        {name: value for name, value in side.facts.items() if name not in derived}
+        {name: value for name, value in side.facts.items() if name != "digest"}
         for side in (left, right)
     )
     fits = first.get("verifies") is True and first.get("digest_matches") is True

@@ -13,6 +13,7 @@ from typing import Final
 
 from local_imager.deliver.compare.align import content_kind
 from local_imager.deliver.compare.yamlfolding import same_but_folding
+from local_imager.deliver.inspect.isorest import MARKER
 from local_imager.deliver.inspect.parts import Fact, Part
 
 # The fact names below that stand for a part's bytes, not for one of its facts.
@@ -124,6 +125,20 @@ def _same_signer(place: Place) -> bool:
     return fits and said == dict(right.facts)
 
 
+def _grub_marker(place: Place) -> bool:
+    """Cover the name of the marker in an ISO, and that name in GRUB's modules."""
+    left, right = place.left, place.right
+    if place.fact == "name":
+        held = bool(place.holders) and all(one.name == ".disk" for one in place.holders[-1])
+        named = all(MARKER.fullmatch(one.name.encode()) for one in (left, right))
+        empty = not left.size_bytes and not right.size_bytes
+        return held and named and empty and place.within("iso") is not None
+    if place.fact != CONTENT or not place.of_kind("pe-section"):
+        return False
+    first = left.facts.get("without_marker")
+    return first is not None and first == right.facts.get("without_marker")
+
+
 NOISE: Final[tuple[NoiseRule, ...]] = (
     NoiseRule(
         "cpio-times",
@@ -198,6 +213,13 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         "times of files and directories in an ISO file system",
         "the time of the run; firmware and GRUB do not look at it",
         _times_in("iso"),
+    ),
+    NoiseRule(
+        "grub-marker",
+        "the name of the empty file .disk/TIME.uuid in an ISO, and that name in GRUB's modules",
+        "grub-mkrescue names it after the time of the run, so that GRUB finds the disk that it was "
+        "started from; covered only where all else in the modules is equal",
+        _grub_marker,
     ),
     NoiseRule(
         "squashfs-time",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from local_imager.deliver.compare.finding import Finding, volume_of
 from local_imager.deliver.compare.fold import Headline
 from local_imager.deliver.compare.masking import shown_diff
-from local_imager.deliver.compare.noise import ALL_NOISE, CONTENT
+from local_imager.deliver.compare.noise import ALL_NOISE, CONTENT, FOLLOWS_NOISE
 from local_imager.deliver.compare.semantic import Semantic
 from local_imager.deliver.compare.verdict import Difference
 from local_imager.deliver.compare.words import clean
@@ -72,10 +72,15 @@ class Showing:
         )
 
     def grouped(self, noise: Iterable[Finding]) -> list[Difference]:
-        """Put the same noise of many files of one archive or file system into one line."""
+        """Put the same noise of many files of one archive or file system into one line.
+
+        What follows from noise is listed one by one: each has a cause of its own.
+        """
         groups: dict[tuple[str, str], list[Finding]] = {}
         for one in noise:
-            groups.setdefault((one.noise, volume_of(one)), []).append(one)
+            alone = one.noise == FOLLOWS_NOISE.code
+            place = f"{one.path} {one.what}" if alone else volume_of(one)
+            groups.setdefault((one.noise, place), []).append(one)
         rows = []
         for (_, place), members in groups.items():
             row = self.finding(members[0])

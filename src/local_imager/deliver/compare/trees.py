@@ -8,16 +8,26 @@ differs are a difference of their own.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Final
 
-from local_imager.deliver.compare.align import WRAPPERS, Spelling, content_kind, pairs, same_order
+from local_imager.deliver.compare.align import (
+    NUMBERED,
+    WRAPPERS,
+    Spelling,
+    pairs,
+    same_order,
+)
+from local_imager.deliver.compare.derived import (
+    TOLD_OTHERWISE,
+    derivation,
+    is_packing,
+    of_its_bytes,
+)
 from local_imager.deliver.compare.factwords import (
-    DERIVED_FACTS,
     ENTRY_FACTS,
     FACT_WORDS,
     PACKED_VOLUMES,
-    PACKING_FACTS,
+    WHOLLY_TOLD,
     hidden_properties,
     noun,
     shown,
@@ -26,6 +36,15 @@ from local_imager.deliver.compare.factwords import (
 from local_imager.deliver.compare.finding import SPELLING, Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
 from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
+from local_imager.deliver.compare.spot import (
+    Spot,
+    holder_of,
+    is_packed,
+    is_padded,
+    is_restated,
+    only_padded,
+    parent_of,
+)
 from local_imager.deliver.compare.verdict import Change
 from local_imager.deliver.compare.words import clean, content_text, size_text
 from local_imager.deliver.compare.wrapping import core, wrapper_words, wrapping
@@ -37,33 +56,10 @@ _MAX_DEPTH: Final = 150
 _COPY_BYTES: Final = 4096
 # What these are is told at each place that there is.
 _PLACES: Final = frozenset({"partition", "pe-section", "boot-entry", "layer", *WRAPPERS})
-# The El Torito catalogue as xorriso and others name it in the tree.
-_CATALOGUES: Final = frozenset({"boot.catalog", "boot.cat"})
+# What is read or unpacked one after the other.
+_ORDERED: Final = frozenset({"cpio", "tar", "layer", "initramfs", "oci-image"})
 # Kinds that have no bytes of their own: their facts and children are all that there is.
 _BODILESS: Final = frozenset({"directory", "link", "special"})
-
-
-@dataclass(frozen=True, slots=True)
-class _Spot:
-    """A pair of parts on the way down."""
-
-    left: Part
-    right: Part
-    path: str = ""
-    right_path: str = ""
-    holders: tuple[tuple[Part, Part], ...] = ()
-    # Without names: what a wrapper says of its content (a mode in a tar file) is no part of it.
-    named: bool = True
-
-    def below(self, left: Part, right: Part, *, named: bool = True) -> _Spot:
-        return _Spot(
-            left,
-            right,
-            join(self.path, left.name) if named else self.path,
-            join(self.right_path, right.name) if named else self.right_path,
-            (*self.holders, (self.left, self.right)),
-            named,
-        )
 
 
 def find_differences(
@@ -74,7 +70,7 @@ def find_differences(
     ``spellings`` say which words of names stand for the same thing on both sides.
     """
     walker = _Walker(spellings)
-    walker.pair(_Spot(left, right))
+    walker.pair(Spot(left, right))
     return walker.found
 
 
@@ -84,7 +80,7 @@ class _Walker:
         self._spellings = spellings
         self._seen: dict[tuple[str, str], str] = {}
 
-    def pair(self, spot: _Spot) -> None:
+    def pair(self, spot: Spot) -> None:
         left, right = spot.left, spot.right
         if left.kind != right.kind and self._unwrapped(spot):
             return
@@ -92,7 +88,7 @@ class _Walker:
         self._facts(spot, ENTRY_FACTS if copy else None)
         if left.kind == right.kind == "partition" and left.offset != right.offset:
             values = f"offset {left.offset}", f"offset {right.offset}"
-            scope = _parent(spot.path)
+            scope = parent_of(spot.path)
             what = "place of the partition"
             self._add(spot, what, "offset", values, scope=scope, lessens=False)
         if left.kind != right.kind:
@@ -107,7 +103,7 @@ class _Walker:
         elif not copy:
             self._content(spot, before)
 
-    def _content(self, spot: _Spot, before: int) -> None:
+    def _content(self, spot: Spot, before: int) -> None:
         """Compare parts whose bytes differ, or whose bytes are not known to be equal."""
         left, right = spot.left, spot.right
         self._extent(spot)
@@ -125,37 +121,54 @@ class _Walker:
             if hidden:
                 values = content_text(left), content_text(right)
                 self._add(spot, hidden, "hidden", values, scope=spot.path, lessens=False)
-            elif not self._explained(spot, before):
-                self._rest(spot)
+            else:
+                self._unexplained(spot, before)
 
-    def _extent(self, spot: _Spot) -> None:
+    def _extent(self, spot: Spot) -> None:
         """Compare sizes where they are properties of their own."""
         left, right = spot.left, spot.right
         sizes = size_text(left.size_bytes), size_text(right.size_bytes)
         if left.kind in ("partition", "unpartitioned") and sizes[0] != sizes[1]:
-            scope = _parent(spot.path) if _restated(spot) else None
+            scope = parent_of(spot.path) if is_restated(spot) else None
             self._add(spot, f"size of the {noun(left)}", "size", sizes, scope=scope)
         elif left.kind == "disk" and sizes[0] != sizes[1]:
             # Some containers round the size up; that nothing is there is what `rest` says.
-            padded = any(one.kind in WRAPPERS for pair in spot.holders for one in pair)
             rests = left.facts.get(REST), right.facts.get(REST)
-            if padded and rests[0] is not None and rests[0] == rests[1]:
+            if is_padded(spot) and rests[0] is not None and rests[0] == rests[1]:
                 what = "size of the virtual disk, by zeros at its end"
                 self._add(spot, what, "size", sizes, group="packing")
             else:
-                self._add(spot, "size of the disk", "size", sizes, scope=spot.path)
+                self._add(spot, "size of the disk", "size", sizes, scope=spot.path, lessens=False)
 
-    def _explained(self, spot: _Spot, before: int) -> bool:
-        """Say whether something was found inside, or in a fact that the part's own bytes say."""
-        return any(
-            one.left is not spot.left or one.fact not in ENTRY_FACTS for one in self.found[before:]
-        )
+    def _unexplained(self, spot: Spot, before: int) -> None:
+        """Name the bytes of a part that what was found inside of it does not account for.
 
-    def _children(self, spot: _Spot) -> None:
+        Noise excuses nothing beside it: it does so only where facts and parts tell of every byte.
+        """
+        found = [
+            one
+            for one in self.found[before:]
+            if one.left is not spot.left or of_its_bytes(spot.left.kind, one.fact)
+        ]
+        kinds = kinds_of(spot.left) & kinds_of(spot.right)
+        if found and kinds & (WHOLLY_TOLD | PACKED_VOLUMES):
+            return
+        values = content_text(spot.left), content_text(spot.right)
+        if kinds & PACKED_VOLUMES or is_packed(spot):
+            self._add(spot, "compression", REST, values, group="packing")
+        elif "oci-image" in kinds:
+            self._add(spot, "layout of the archive", REST, values, group="packing")
+        else:
+            scope = spot.path if found else None
+            what = f"bytes of the {noun(spot.left)} outside of its parts"
+            self._add(spot, what, REST, values, scope=scope, lessens=False)
+
+    def _children(self, spot: Spot) -> None:
         if len(spot.holders) >= _MAX_DEPTH:
             self._unknown(spot, f"it lies more than {_MAX_DEPTH} parts deep")
             return
-        for left, right in pairs(spot.left, spot.right, self._spellings):
+        rows = list(pairs(spot.left, spot.right, self._spellings))
+        for left, right in rows:
             if left is not None and right is not None:
                 below = spot.below(left, right)
                 if left.name != right.name:
@@ -163,24 +176,22 @@ class _Walker:
                 self.pair(below)
             else:
                 self._alone(spot, left, right)
-        if spot.left.kind in ("cpio", "tar", "layer", "initramfs", "oci-image") and not same_order(
-            spot.left, spot.right
-        ):
+        if spot.left.kind in _ORDERED and not same_order(spot.left, spot.right, rows):
             orders = [
                 ", ".join(one.name for one in side.children) for side in (spot.left, spot.right)
             ]
             self._add(spot, "order of its parts", "order", (clean(orders[0]), clean(orders[1])))
 
-    def _renamed(self, spot: _Spot) -> None:
+    def _renamed(self, spot: Spot) -> None:
         mine, other = self._spellings
         values = clean(spot.left.name), clean(spot.right.name)
         if mine.of(spot.left.name) == other.of(spot.right.name):
             self._add(spot, "name", SPELLING, values)
             return
-        numbered = spot.left.name.startswith("segment ") and spot.right.name.startswith("segment ")
-        self._add(spot, "name", "name", values, scope=_parent(spot.path) if numbered else None)
+        if holder_of(spot) not in NUMBERED:  # there a number is the order, which is looked at
+            self._add(spot, "name", "name", values)
 
-    def _alone(self, spot: _Spot, left: Part | None, right: Part | None) -> None:
+    def _alone(self, spot: Spot, left: Part | None, right: Part | None) -> None:
         part = left or right
         if part is None:
             return
@@ -201,7 +212,7 @@ class _Walker:
             )
         )
 
-    def _unwrapped(self, spot: _Spot) -> bool:
+    def _unwrapped(self, spot: Spot) -> bool:
         """Go past what only wraps the same kind of thing on one side or both."""
         left, right = core(spot.left), core(spot.right)
         if left.kind != right.kind or (left is spot.left and right is spot.right):
@@ -211,7 +222,7 @@ class _Walker:
         self.pair(spot.below(left, right, named=False))
         return True
 
-    def _wrapper(self, spot: _Spot) -> None:
+    def _wrapper(self, spot: Spot) -> None:
         left, right = spot.left, spot.right
         inner = [[part for part in side.children if part.name != ""] for side in (left, right)]
         if not inner[0] or not inner[1] or left.unread or right.unread:
@@ -231,7 +242,7 @@ class _Walker:
             values = wrapping(left), wrapping(right)
             self._add(spot, wrapper_words(left), "packing", values, group="packing")
 
-    def _leaf(self, spot: _Spot) -> None:
+    def _leaf(self, spot: Spot) -> None:
         left, right = spot.left, spot.right
         values = content_text(left), content_text(right)
         scope = None
@@ -240,29 +251,21 @@ class _Walker:
             if left.text == right.text:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
-                what, scope = "PCR signature", _parent(spot.path)
-            if _holder(spot) == "oci-image" and same_but_restated(left.text, right.text):
-                what, scope = "configuration of the image", _parent(spot.path)
+                what, scope = "PCR signature", parent_of(spot.path)
+            if holder_of(spot) == "oci-image" and same_but_restated(left.text, right.text):
+                what, scope = "configuration of the image", parent_of(spot.path)
         if left.kind == "pe-signature" and signs_alike(left, right):
-            what, scope = "bytes of the signature", _parent(spot.path)
-        if _restated(spot):
-            scope = _parent(spot.path)
+            what, scope = "bytes of the signature", parent_of(spot.path)
+        if is_restated(spot):
+            scope = parent_of(spot.path)
         self._add(spot, what, CONTENT, values, scope=scope)
 
-    def _rest(self, spot: _Spot) -> None:
-        """Name bytes that differ although every part and fact of theirs is equal."""
-        values = content_text(spot.left), content_text(spot.right)
-        if kinds_of(spot.left) & kinds_of(spot.right) & PACKED_VOLUMES:
-            self._add(spot, "compression", REST, values, group="packing")
-        else:
-            self._add(spot, f"bytes of the {noun(spot.left)} outside of its parts", REST, values)
-
-    def _unknown(self, spot: _Spot, reason: str) -> None:
+    def _unknown(self, spot: Spot, reason: str) -> None:
         values = content_text(spot.left), content_text(spot.right)
         what = f"content of the {noun(spot.left)}, which could not be compared: {clean(reason)}"
         self._add(spot, what, "unread", values)
 
-    def _is_copy(self, spot: _Spot) -> bool:
+    def _is_copy(self, spot: Spot) -> bool:
         """Say that the very same change is told elsewhere already: an ISO holds its ESP thrice."""
         left, right = spot.left, spot.right
         if left.kind != right.kind or left.kind in _PLACES or left.digest == right.digest:
@@ -280,24 +283,27 @@ class _Walker:
         )
         return True
 
-    def _facts(self, spot: _Spot, only: Collection[str] | None = None) -> None:
+    def _facts(self, spot: Spot, only: Collection[str] | None = None) -> None:
         """Compare facts; of parts of different kinds those that both have."""
         left, right = spot.left, spot.right
         names = set(left.facts) | set(right.facts)
         if left.kind != right.kind:
             names = set(left.facts) & set(right.facts)
-        names -= set() if spot.named else ENTRY_FACTS
+        names -= TOLD_OTHERWISE if spot.named else TOLD_OTHERWISE | ENTRY_FACTS
         for name in sorted(names if only is None else names & set(only)):
             first, second = left.facts.get(name), right.facts.get(name)
             if first == second and type(first) is type(second):
                 continue
             self._fact(spot, name, first, second)
 
-    def _fact(self, spot: _Spot, name: str, first: Fact | None, second: Fact | None) -> None:
+    def _fact(self, spot: Spot, name: str, first: Fact | None, second: Fact | None) -> None:
         left, right = spot.left, spot.right
         noise = noise_of(Place(name, first, second, left, right, spot.holders))
+        scope, lessens = derivation(left, right, name)
         packing = not noise and (
-            name in PACKING_FACTS or (left.kind == right.kind and left.kind in WRAPPERS)
+            is_packing(left, right, name)
+            or (left.kind == right.kind and left.kind in WRAPPERS)
+            or (name == "faults" and only_padded(spot, first, second))
         )
         values = shown(name, first), shown(name, second)
         words = FACT_WORDS.get(name, clean(name.replace("_", " ")))
@@ -309,14 +315,14 @@ class _Walker:
             name,
             values,
             group="packing" if packing else None,
-            scope=_derived_scope(spot, name),
-            lessens=name != REST,
+            scope={"": None, "itself": spot.path, "beside": parent_of(spot.path)}[scope],
+            lessens=lessens,
             values_of=(first, second),
         )
 
     def _add(
         self,
-        spot: _Spot,
+        spot: Spot,
         what: str,
         fact: str,
         values: tuple[str, str],
@@ -354,42 +360,3 @@ class _Walker:
                 lessens,
             )
         )
-
-
-def _derived_scope(spot: _Spot, name: str) -> str | None:
-    """Return where the cause of a computed fact's difference lies, None for other facts."""
-    if spot.left.kind != spot.right.kind:
-        return None
-    if name == REST:
-        return spot.path
-    kinds = (spot.left.kind, content_kind(spot.left))
-    known = [DERIVED_FACTS[kind] for kind in kinds if kind in DERIVED_FACTS]
-    names, beside = next((one for one in known if name in one[0]), (frozenset(), False))
-    if name not in names:
-        return None
-    return _parent(spot.path) if beside else spot.path
-
-
-def _holder(spot: _Spot) -> str:
-    return content_kind(spot.holders[-1][0]) if spot.holders else ""
-
-
-def _restated(spot: _Spot) -> bool:
-    """Say whether a part of an ISO only shows bytes once more that other parts of it are.
-
-    Such are the catalogue of boot images, which says where they lie, and the partitions of a
-    hybrid that are the volume itself or a file of it.
-    """
-    if _holder(spot) != "iso":
-        return False
-    both = (spot.left, spot.right)
-    if all(part.name.lower() in _CATALOGUES for part in both):
-        return True
-    return all(
-        part.kind == "partition" and ("image" in part.facts or part.facts.get("content") == "iso")
-        for part in both
-    )
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0]

@@ -54,6 +54,7 @@ def _image(walk: Walk, image: ArchivedImage) -> Inside:
         "entrypoint": image.entrypoint,
         "config_digest": image.config_digest,
         "manifest_digest": image.manifest_digest,
+        "manifest_rest": image.manifest_rest,
     }
     labels = sorted(image.labels.items())[:_MAX_LABELS]
     facts |= {f"label {clean(key)}": clean(value) for key, value in labels}

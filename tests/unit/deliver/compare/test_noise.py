@@ -105,6 +105,14 @@ def disk(kind: PartKind, name: str) -> Make:
     return make
 
 
+def marker(folder_name: str = ".disk") -> Make:
+    def make(run: int) -> Part:
+        empty = leaf(f"2026-11-21-15-06-4{run}-00.uuid", b"")
+        return box("i", "iso", folder(folder_name, empty))
+
+    return make
+
+
 CASES = [
     Case(
         "cpio-times",
@@ -125,6 +133,7 @@ CASES = [
     Case("xfs-times", filesystem("xfs"), filesystem("xfs", "uid")),
     Case("iso-dates", fact("iso", "modified"), fact("iso", "label")),
     Case("iso-times", filesystem("iso"), filesystem("iso", "mode")),
+    Case("grub-marker", marker(), marker(folder_name="disk")),
     Case("squashfs-time", fact("squashfs", "made"), fact("squashfs", "flags")),
     Case("erofs-identity", fact("erofs", "uuid"), fact("erofs", "features")),
     Case("pe-timestamp", fact("uki", "timestamp"), fact("uki", "entry_point")),
@@ -134,14 +143,18 @@ CASES = [
 ]
 
 
+def disk_of(part: Part) -> Part:
+    return replace(box("d", "disk", part), size_bytes=1 << 20)
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_noise_is_named_and_its_neighbour_is_a_difference(case: Case) -> None:
-    noisy = compared(box("d", "disk", case.noise(1)), box("d", "disk", case.noise(2)))
+    noisy = compared(disk_of(case.noise(1)), disk_of(case.noise(2)))
     codes = {one.noise for one in noisy.differences if one.change == "noise"}
     assert case.code in codes, noisy.differences
     assert codes <= {case.code, FOLLOWS_NOISE.code, "xfs-bookkeeping"}
     assert noisy.verdict is Verdict.NAMED_NOISE, noisy.differences
-    real = compared(box("d", "disk", case.real(1)), box("d", "disk", case.real(2)))
+    real = compared(disk_of(case.real(1)), disk_of(case.real(2)))
     assert real.verdict is Verdict.DIFFERENT
     assert told(real)
 
