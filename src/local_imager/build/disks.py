@@ -24,13 +24,14 @@ from local_imager.build.chunks import dig_holes
 from local_imager.build.compress import GZIP_LEVEL, XZ_PRESET, ZSTD_LEVEL, compress_file
 from local_imager.build.diskids import fix_vhd_identity, fix_vmdk_identity
 from local_imager.build.failure import require_success
-from local_imager.build.metaorder import order_meta
+from local_imager.build.metaorder import meta_keys, order_meta
 from local_imager.build.outputs import take_ownership
 from local_imager.build.record import build_record
 from local_imager.build.request import DISK_ROOT, MIB, OUTPUT_ROOT, ImagerRequest, Limits
 from local_imager.build.scheduling import LinkedEvent
 from local_imager.build.staging import locate_input
 from local_imager.events import step
+from local_imager.formats.source import FileSource, FormatError
 from local_imager.oci.sparse import clone, copy_sparse
 
 _LEVELS: Final = {".xz": XZ_PRESET, ".gz": GZIP_LEVEL, ".tar.gz": GZIP_LEVEL, ".zst": ZSTD_LEVEL}
@@ -47,6 +48,10 @@ def raw_document(document: Mapping[str, Any]) -> dict[str, Any]:
     return {**document, "output": output}
 
 
+# A disk in another format, the run that made it and what is to be said of its META.
+_Converted = tuple[Path, dict[str, Any], dict[str, Any]]
+
+
 @dataclass(slots=True)
 class _RawDisk:
     """The raw disk of a group, and what was derived from it so far."""
@@ -57,9 +62,7 @@ class _RawDisk:
     stop: LinkedEvent
     shared: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
-    converted: dict[tuple[str, str], Future[tuple[Path, dict[str, Any]]]] = field(
-        default_factory=dict
-    )
+    converted: dict[tuple[str, str], Future[_Converted]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -104,7 +107,7 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
     try:
         futures = {pool.submit(_make_asset, disk, job): job for job in group}
         for future in as_completed(futures):
-            path, steps, ended = future.result()
+            path, steps, converted, ended = future.result()
             job = futures[future]
             duration_s = ended - began
             record = build_record(
@@ -118,7 +121,7 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
                 exact=False,
                 epoch=bench.options.epoch,
             )
-            record = {**record, "meta": meta}
+            record = {**record, "meta": converted or meta}
             yield BuiltAsset(job.plan.asset, path, result.log, record, duration_s, job)
     finally:
         disk.stop.set()
@@ -137,6 +140,25 @@ def _ordered_meta(disk: Path) -> dict[str, Any]:
     return {"way": "ordered", "keys": [f"0x{key:02x}" for key in keys]}
 
 
+def _meta_in(path: Path, disk_format: str) -> dict[str, Any]:
+    """Say of a converted disk what its record says of META.
+
+    An engine that shares no files converts the disk that it has, which the ordering did not reach;
+    only the result tells.
+    """
+    from local_imager.formats import qcow2, vhd, vmdk
+
+    opening = {"qcow2": qcow2.open_qcow2, "vhd": vhd.open_vhd, "ova": vmdk.open_vmdk}
+    try:
+        with FileSource(path) as file:
+            keys = meta_keys(opening[disk_format](file).source)
+    except FormatError as error:
+        return {"way": "plain", "reason": f"the converted disk cannot be read: {error.message}"}
+    if list(keys) != sorted(keys):
+        return {"way": "plain", "reason": "the disk was converted in the engine"}
+    return {"way": "ordered", "keys": [f"0x{key:02x}" for key in keys]}
+
+
 def _disk_format(job: AssetJob) -> str:
     options: Mapping[str, Any] = job.plan.profile.document["output"].get("imageOptions", {})
     return str(options.get("diskFormat") or "raw")
@@ -146,19 +168,22 @@ def _out_format(job: AssetJob) -> str:
     return str(job.plan.profile.document["output"].get("outFormat") or "raw")
 
 
-def _make_asset(disk: _RawDisk, job: AssetJob) -> tuple[Path, list[dict[str, Any]], float]:
+def _make_asset(
+    disk: _RawDisk, job: AssetJob
+) -> tuple[Path, list[dict[str, Any]], dict[str, Any] | None, float]:
     """Convert and compress as the asset asks.
 
-    Returns the file, the steps for the record, and when it was done (monotonic, seconds).
+    Returns the file, the steps for the record, what it says of META when the disk was converted,
+    and when it was done (monotonic, seconds).
     """
     plan = job.plan
     output = plan.profile.document["output"]
     disk_format, out_format = _disk_format(job), _out_format(job)
     steps: list[dict[str, Any]] = []
-    source = disk.path
+    source, meta = disk.path, None
     if disk_format != "raw":
         options = str(output["imageOptions"].get("diskFormatOptions") or "")
-        source, entry = _converted(disk, job, disk_format, options)
+        source, entry, meta = _converted(disk, job, disk_format, options)
         steps.append(entry)
     folder = disk.folder / "assets" / f"{id(job):x}"
     folder.mkdir(parents=True)
@@ -175,7 +200,7 @@ def _make_asset(disk: _RawDisk, job: AssetJob) -> tuple[Path, list[dict[str, Any
             }
         )
     take_ownership(target, private=plan.holds_secrets)
-    return target, steps, time.monotonic()
+    return target, steps, meta, time.monotonic()
 
 
 def _finish(disk: _RawDisk, source: Path, target: Path, out_format: str) -> None:
@@ -193,9 +218,7 @@ def _finish(disk: _RawDisk, source: Path, target: Path, out_format: str) -> None
         compress_file(source, target, out_format, options.jobs, disk.stop, use_up=use_up)
 
 
-def _converted(
-    disk: _RawDisk, job: AssetJob, disk_format: str, options: str
-) -> tuple[Path, dict[str, Any]]:
+def _converted(disk: _RawDisk, job: AssetJob, disk_format: str, options: str) -> _Converted:
     """Return the disk in another format; assets that differ in compression only share it."""
     key = (disk_format, options)
     with disk.lock:
@@ -212,9 +235,7 @@ def _converted(
     return future.result()
 
 
-def _convert(
-    disk: _RawDisk, job: AssetJob, disk_format: str, options: str
-) -> tuple[Path, dict[str, Any]]:
+def _convert(disk: _RawDisk, job: AssetJob, disk_format: str, options: str) -> _Converted:
     """Run the builder image's own converter, confined like the imager itself."""
     stem = disk.name.partition(".")[0]
     made = f"{stem}.{'vmdk' if disk_format == 'ova' else disk_format}"
@@ -243,7 +264,7 @@ def _convert(
     require_success(request, result, disk.bench.engine)
     path = request.output_dir / made
     take_ownership(path, private=job.plan.holds_secrets)
-    epoch = disk.bench.options.epoch
+    meta, epoch = _meta_in(path, disk_format), disk.bench.options.epoch
     identity = f"{job.plan.schematic_id} {job.plan.version} {made}"
     if disk_format == "vhd":
         fix_vhd_identity(path, epoch, identity)
@@ -252,4 +273,4 @@ def _convert(
         vmdk, path = path, path.with_suffix(".ova")
         write_ova(vmdk, path, epoch)
         vmdk.unlink()
-    return path, run_entry(request, result.exit_code, result.duration_s)
+    return path, run_entry(request, result.exit_code, result.duration_s), meta
