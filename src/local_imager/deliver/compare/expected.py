@@ -101,8 +101,8 @@ def _is_signed(side: Meant) -> bool:
 
 
 def _both_repeat(made_by: tuple[MadeBy, ...]) -> bool:
-    """Say whether builds of the store made both, with a normalised initramfs and one builder."""
-    if not all(one and one.get("exact") is False for one in made_by):
+    """Say whether builds of the store made both, by steps that all repeat, with one builder."""
+    if not all(one and one.get("exact") is False and not one.get("varies") for one in made_by):
         return False
     return len({(one or {}).get("builder_image") for one in made_by}) == 1
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.deliver.inspect.walking import LARGE_BYTES
 from local_imager.events import printable
@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from local_imager.store.store import Store
 
 
+# What an imager writes file systems for, in the order that their files have on its disk.
+_WITH_FAT: Final = ("iso", "image")
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """The asset of the store whose bytes these are, and the outline of its build record.
 
-    ``builder`` is the version of the imager that ran, ``exact`` whether it did every step itself.
+    ``builder`` is the version of the imager that ran, ``exact`` whether it did every step itself,
+    ``varies`` what of it another build of the same key may have in other bytes, and why.
     Fields of the record are empty where the store has none.
     """
 
@@ -35,6 +40,7 @@ class Known:
     started_at: str = ""
     exact: bool | None = None
     schematic: str | None = None
+    varies: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -50,6 +56,7 @@ class Known:
             "tool": self.tool or None,
             "started_at": self.started_at or None,
             "exact": self.exact,
+            "varies": list(self.varies),
         }
 
 
@@ -121,7 +128,30 @@ def _known(store: Store, asset: StoredAsset) -> Known:
         started_at=_text(record.get("started_at")),
         exact=exact if isinstance(exact, bool) else None,
         schematic=texts[-1].decode(errors="replace") if texts else None,
+        varies=tuple(_varying(record)),
     )
+
+
+def _varying(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the steps that did not go the way that repeats, as the build noted them."""
+    for step in ("initramfs", "meta", "iso", "installer"):
+        facts = record.get(step)
+        if isinstance(facts, dict) and facts.get("way") == "plain":
+            yield f"{step}: {_text(facts.get('reason')) or 'as the imager made it'}"
+    runs = record.get("runs")
+    on_disk = [
+        one
+        for one in (runs if isinstance(runs, list) else ())
+        if isinstance(one, dict) and one.get("scratch") == "disk"
+    ]
+    if on_disk and _output_kind(record) in _WITH_FAT:
+        yield "file systems: their files were collected on a disk, not in memory"
+
+
+def _output_kind(record: Mapping[str, Any]) -> object:
+    profile = record.get("profile")
+    output = profile.get("output") if isinstance(profile, dict) else None
+    return output.get("kind") if isinstance(output, dict) else None
 
 
 def _record(data: bytes) -> dict[str, Any]:

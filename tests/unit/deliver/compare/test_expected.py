@@ -25,6 +25,8 @@ EXTENDED = {"extensions": [{"name": "a"}]}
         ({"kind": "uki", "schematic_id": "a"}, None, Verdict.NAMED_NOISE),
         ({"kind": "uki"} | EXTENDED, REPEATS, Verdict.IDENTICAL),
         ({"kind": "uki"} | EXTENDED, REPEATS | {"exact": True}, Verdict.NAMED_NOISE),
+        ({"kind": "disk"} | EXTENDED, REPEATS | {"varies": ["meta: x"]}, Verdict.NAMED_NOISE),
+        ({"kind": "disk"} | EXTENDED, REPEATS | {"varies": []}, Verdict.IDENTICAL),
         ({"kind": "uki"} | EXTENDED | SIGNED, REPEATS, Verdict.NAMED_NOISE),
         ({"kind": "unknown"}, None, Verdict.IDENTICAL),
     ],

@@ -6,6 +6,7 @@ import gzip
 import lzma
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -174,6 +175,33 @@ def test_the_build_that_made_it_is_found_by_the_digest(store: Store, tmp_path: P
     unknown = inspect_file(other, store=store)
     assert unknown.known is None and unknown.remake is not None
     assert inspect_file(asset.path, store=store).known == found.known
+
+
+ON_DISK: dict[str, Any] = {"runs": [{"scratch": "memory"}, {"scratch": "disk"}]}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ({"meta": {"way": "ordered"}, "initramfs": {"way": "normalised"}}, ()),
+        ({"meta": {"way": "plain", "reason": "converted"}}, ("meta: converted",)),
+        ({"iso": {"way": "plain"}, "installer": 3}, ("iso: as the imager made it",)),
+        (ON_DISK | {"profile": {"output": {"kind": "uki"}}}, ()),
+        (ON_DISK | {"profile": {"output": {"kind": "iso"}}}, ("file systems: ",)),
+        (ON_DISK | {"profile": []}, ()),
+    ],
+)
+def test_what_of_a_build_may_vary_stands_in_its_record(
+    store: Store, tmp_path: Path, record: dict[str, Any], said: tuple[str, ...]
+) -> None:
+    made = tmp_path / "made"
+    made.write_bytes(kernel())
+    asset = stored(store, made)
+    data = canonical_json(record)
+    store.add_referrer(asset, ARTIFACT_BUILD_RECORD, data, "application/json")
+    found = inspect_file(made, store=store).known
+    assert found is not None and len(found.varies) == len(said)
+    assert all(one.startswith(begin) for one, begin in zip(found.varies, said, strict=True))
 
 
 def test_a_record_that_says_nothing_is_no_obstacle(store: Store, tmp_path: Path) -> None:
