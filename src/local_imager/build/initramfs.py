@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from local_imager.build.libraries import zstd_version
 from local_imager.errors import Interrupted
 from local_imager.formats.cpio import CpioReading, read_cpio, rewrite_times
 from local_imager.formats.packing import HEAD_BYTES, after_zeros, unpack_one
@@ -167,8 +168,7 @@ def _packer(packing: str) -> _Packer:
         compressor = zstandard.ZstdCompressor(
             level=INITRAMFS_ZSTD_LEVEL, write_checksum=True, write_content_size=False
         )
-        version = ".".join(map(str, zstandard.ZSTD_VERSION))
-        return _Packer(INITRAMFS_ZSTD_LEVEL, f"zstd {version}", compressor.compressobj)
+        return _Packer(INITRAMFS_ZSTD_LEVEL, zstd_version(), compressor.compressobj)
     if packing == "xz":
         return _Packer(
             INITRAMFS_XZ_PRESET,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
 from local_imager.build.initramfs import INITRAMFS_RECIPE
+from local_imager.build.libraries import zlib_version, zstd_version
 from local_imager.build.privilege import needs_loop_devices
 from local_imager.build.request import DETERMINISTIC_SEED, EngineInfo
 from local_imager.errors import BuildError
@@ -49,8 +50,8 @@ def build_key(
     """Return the SHA-256 (hex) that names the result of a build before it is made.
 
     It covers the profile with each input replaced by its content's digest, the builder image,
-    the epoch, the seed and the version of our own conversion steps. Raises :class:`BuildError`
-    when an image or key of the plan was not given.
+    the epoch, the seed and the version of our own conversion steps and of the libraries that they
+    pack with. Raises :class:`BuildError` when an image or key of the plan was not given.
     """
 
     def identify(item: Input) -> str:
@@ -64,6 +65,8 @@ def build_key(
         "seed": DETERMINISTIC_SEED,
         "conversion": CONVERSION_RECIPE if _has_own_steps(plan, exact=exact) else "imager",
     }
+    libraries = _libraries(plan, exact=exact)
+    document |= {"packed_with": libraries} if libraries else {}
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
 
@@ -83,6 +86,7 @@ def initramfs_key(
         "epoch": epoch,
         "seed": DETERMINISTIC_SEED,
         "recipe": INITRAMFS_RECIPE,
+        "packed_with": [zstd_version()],
     }
     return hashlib.sha256(canonical_json(document)).hexdigest()
 
@@ -94,6 +98,18 @@ def normalises(plan: BuildPlan, *, exact: bool) -> bool:
 
 def _has_own_steps(plan: BuildPlan, *, exact: bool) -> bool:
     return converts(plan, exact=exact) or normalises(plan, exact=exact)
+
+
+def _libraries(plan: BuildPlan, *, exact: bool) -> list[str]:
+    """Return the libraries, with versions, that our steps pack the asset or its initramfs with."""
+    found = {zstd_version()} if normalises(plan, exact=exact) else set()
+    if converts(plan, exact=exact):
+        out_format = str(plan.profile.document["output"].get("outFormat") or "")
+        if out_format == ".zst":
+            found.add(zstd_version())
+        elif out_format.endswith(".gz"):
+            found.add(zlib_version())
+    return sorted(found)
 
 
 def converts(plan: BuildPlan, *, exact: bool) -> bool:

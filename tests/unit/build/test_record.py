@@ -113,6 +113,33 @@ def test_results_of_the_first_recipe_are_not_taken_for_new_ones(
     ]
 
 
+def test_another_library_that_packs_makes_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = without_extensions(document())
+
+    def disk(out_format: str) -> Any:
+        return disk_plan(f"metal-amd64.raw{out_format}", out_format=out_format or "raw")
+
+    def keys() -> dict[str, str]:
+        return {
+            "uki": key(),
+            "uki, exact": key(exact=True),
+            "uki without extensions": key(plan(profile=Profile(bare))),
+            "kernel": key(plan("kernel-amd64", profile=Profile(document("kernel")))),
+            "initramfs": initramfs_key(initramfs_plan(plan()), IMAGES, epoch=1),
+            **{one or "raw": key(disk(one)) for one in ("", ".zst", ".gz", ".tar.gz", ".xz")},
+        }
+
+    def changed() -> set[str]:
+        return {name for name, one in keys().items() if one != before[name]}
+
+    before = keys()
+    monkeypatch.setattr(record, "zstd_version", lambda: "zstd 9")
+    assert changed() == {"uki", "initramfs", ".zst"}
+    before = keys()
+    monkeypatch.setattr(record, "zlib_version", lambda: "zlib 9")
+    assert changed() == {".gz", ".tar.gz"}
+
+
 def test_the_key_of_an_initramfs_is_of_its_own() -> None:
     packing = initramfs_plan(plan())
     found = {
