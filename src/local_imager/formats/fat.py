@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import calendar
 import struct
-import sys
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Final
 
 from local_imager.formats.entries import Entry, EntryBudget
-from local_imager.formats.source import BytesSource, FormatError, Joined, Slice, Source
+from local_imager.formats.fatchains import FatChains, FatLayout
+from local_imager.formats.source import FormatError, Source
 
 _BPB: Final = struct.Struct("<3s8sHBHBHHBHHHII")
 _RECORD: Final = struct.Struct("<11sBBBHHHHHHHI")
@@ -26,7 +24,6 @@ _MAX_TABLE_BYTES: Final = 32 << 20
 # The specification's own limit, and far more than a boot partition has.
 _MAX_DIRECTORY_BYTES: Final = 65536 * _RECORD_BYTES
 _MAX_DIRECTORIES_BYTES: Final = 64 << 20
-_MAX_PIECES: Final = 100_000
 _MAX_DEPTH: Final = 64
 _LONG_NAME: Final = 0x0F
 _VOLUME_LABEL: Final = 0x08
@@ -34,26 +31,6 @@ _DIRECTORY: Final = 0x10
 _LAST_LONG: Final = 0x40
 _MAX_LONG_PARTS: Final = 20
 _ATTRIBUTES: Final = ((1, "read-only"), (2, "hidden"), (4, "system"), (0x20, "archive"))
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Where everything lies, in bytes, and how the table is written."""
-
-    bits: int
-    tables: tuple[tuple[int, int], ...]
-    table: int
-    root: int
-    root_bytes: int
-    root_cluster: int
-    data: int
-    cluster_bytes: int
-    clusters: int
-
-    @property
-    def last(self) -> int:
-        """The number of the last cluster."""
-        return self.clusters + 1
 
 
 @dataclass(frozen=True)
@@ -71,7 +48,7 @@ class FatVolume:
     cluster_bytes: int
     cluster_count: int
     entries: tuple[Entry, ...]
-    _chains: _Chains = field(repr=False, compare=False)
+    _chains: FatChains = field(repr=False, compare=False)
     _directories: tuple[tuple[int, int], ...] = field(repr=False, compare=False)
 
     @property
@@ -86,25 +63,16 @@ class FatVolume:
         """
         layout = self._chains.layout
         places = [(layout.table, layout.data - layout.table), *self._directories]
-        left = layout.clusters * layout.cluster_bytes
-        for entry in self.entries:
-            left -= -(-entry.size_bytes // layout.cluster_bytes) * layout.cluster_bytes
-            if entry.kind != "file" or not entry.size_bytes:
-                continue
-            if left < 0:
-                return [*places[: 1 + len(self._directories)]]
-            places += self._owned_by(entry)
+        files = [one for one in self.entries if one.kind == "file" and one.size_bytes]
+        clusters = sum(-(-one.size_bytes // layout.cluster_bytes) for one in files)
+        if clusters <= layout.clusters:
+            for one in files:
+                places += self._chains.owned(one.number, one.size_bytes)
         return places
 
-    def _owned_by(self, entry: Entry) -> Iterator[tuple[int, int]]:
-        limit, left = -(-entry.size_bytes // self.cluster_bytes), entry.size_bytes
-        try:
-            extents = self._chains.extents(entry.number, limit)
-        except FormatError:  # told when it is opened
-            return
-        for offset, length in extents:
-            yield offset, min(length, left)
-            left -= min(length, left)
+    def loose(self) -> bytes:
+        """Return what the table says of clusters that nothing owns; nothing where all are free."""
+        return self._chains.loose(self.owned()[1:])
 
     def open(self, entry: Entry) -> Source:
         """Return the content of a file; see :class:`~local_imager.formats.entries.Volume`."""
@@ -121,7 +89,7 @@ def read_fat(source: Source) -> FatVolume:
     """
     boot = source.read(0, 512)
     layout = _layout(boot, source.size_bytes)
-    chains = _Chains(source, layout)
+    chains = FatChains(source, layout)
     tree = _Tree(chains)
     entries = tuple(tree.walk())
     at = 64 if layout.bits == 32 else 36
@@ -141,7 +109,7 @@ def read_fat(source: Source) -> FatVolume:
     )
 
 
-def _layout(boot: bytes, size_bytes: int) -> _Layout:
+def _layout(boot: bytes, size_bytes: int) -> FatLayout:
     (
         jump,
         _oem,
@@ -177,7 +145,7 @@ def _layout(boot: bytes, size_bytes: int) -> _Layout:
         raise FormatError("the FAT is larger than that of any boot partition")
     # A table that is too short for its clusters has no chains for the ones behind.
     clusters = min(clusters, table_sectors * sector_bytes * 8 // bits - 2)
-    return _Layout(
+    return FatLayout(
         bits=bits,
         tables=tuple(
             ((reserved + number * table_sectors) * sector_bytes, table_sectors * sector_bytes)
@@ -193,85 +161,10 @@ def _layout(boot: bytes, size_bytes: int) -> _Layout:
     )
 
 
-class _Chains:
-    """Follows the chains of clusters."""
-
-    def __init__(self, source: Source, layout: _Layout) -> None:
-        self.source = source
-        self.layout = layout
-
-    @cached_property
-    def _next(self) -> array[int] | bytes:
-        """The table, as numbers; packed bytes on FAT12."""
-        layout = self.layout
-        entries = layout.clusters + 2
-        raw = self.source.read(layout.table, -(-entries * layout.bits // 8))
-        if layout.bits == 12:
-            return raw + b"\0"
-        table = array("I" if layout.bits == 32 else "H")
-        table.frombytes(raw)
-        if sys.byteorder == "big":
-            table.byteswap()
-        return table
-
-    def _after(self, cluster: int) -> int:
-        """Return the cluster that follows, 0 at the end of the chain."""
-        bits, table = self.layout.bits, self._next
-        if isinstance(table, bytes):
-            pair = int.from_bytes(table[cluster * 3 // 2 : cluster * 3 // 2 + 2], "little")
-            value = pair >> 4 if cluster & 1 else pair & 0xFFF
-        else:
-            value = table[cluster] & 0x0FFFFFFF if bits == 32 else table[cluster]
-        end = (0x0FFFFFF8 if bits == 32 else 0xFFFF if bits == 16 else 0xFFF) & ~7
-        if value >= end:
-            return 0
-        if not 2 <= value <= self.layout.last:
-            raise FormatError(f"a chain of clusters goes on at {value}, which is none")
-        return value
-
-    def runs(self, first: int, limit: int) -> Iterator[tuple[int, int]]:
-        """Yield (cluster, count) of a chain's pieces, of at most ``limit`` clusters in all."""
-        if not 2 <= first <= self.layout.last:
-            raise FormatError(f"a chain of clusters begins at {first}, which is none")
-        start, count, total, cluster = first, 0, 0, first
-        while cluster:
-            total += 1
-            if total > limit:
-                raise FormatError("a chain of clusters loops or is longer than its file")
-            if cluster != start + count:
-                yield start, count
-                start, count = cluster, 0
-            count += 1
-            cluster = self._after(cluster)
-        yield start, count
-
-    def extents(self, first: int, limit: int) -> list[tuple[int, int]]:
-        """Return a chain's pieces as (offset, length) in bytes."""
-        data, size = self.layout.data, self.layout.cluster_bytes
-        found: list[tuple[int, int]] = []
-        for start, count in self.runs(first, limit):
-            if len(found) == _MAX_PIECES:
-                raise FormatError("a file lies in more pieces than any real one")
-            found.append((data + (start - 2) * size, count * size))
-        return found
-
-    def content(self, first: int, size_bytes: int) -> Source:
-        """Return a file's content; the last cluster's rest is left away."""
-        if not size_bytes:
-            return BytesSource(b"")
-        limit = -(-size_bytes // self.layout.cluster_bytes)
-        extents = self.extents(first, limit)
-        if sum(length for _, length in extents) < size_bytes:
-            raise FormatError("a chain of clusters ends before its file")
-        if len(extents) == 1:
-            return Slice(self.source, extents[0][0], size_bytes)
-        return Slice(Joined((self.source, *extent) for extent in extents), 0, size_bytes)
-
-
 class _Tree:
     """Walks the directories."""
 
-    def __init__(self, chains: _Chains) -> None:
+    def __init__(self, chains: FatChains) -> None:
         self.label = ""
         self._chains = chains
         self._seen: set[int] = set()

@@ -61,10 +61,7 @@ _DERIVED: Final[Mapping[str, Mapping[str, tuple[Cause, _Sure]]]] = {
         "virtual_size_bytes": ("beside", _all_in_the_file),
     },
     "pe-signature": {"digest": ("beside", _both("digest_matches", True))},
-    "boot-entry": {
-        "load_sectors": ("beside", _both("loads", "whole image")),
-        "loads": ("beside", _never),
-    },
+    "boot-entry": {"load_sectors": ("beside", _both("loads", "whole image"))},
     "cpio": {"unpacked_bytes": ("itself", _always)},
     "squashfs": {"inodes": ("itself", _never)},
     "erofs": {"inodes": ("itself", _never)},
@@ -83,7 +80,9 @@ def derivation(left: Part, right: Part, name: str) -> tuple[Cause, bool]:
     for kind in (left.kind, content_kind(left)):
         if name in _DERIVED.get(kind, {}):
             cause, sure = _DERIVED[kind][name]
-            return cause, sure(left, right)
+            is_sure = sure(left, right)
+            # What firmware loads is nothing that follows from other differences by chance.
+            return ("", True) if kind == "boot-entry" and not is_sure else (cause, is_sure)
     return "", True
 
 

@@ -15,7 +15,7 @@ from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_exten
 from local_imager.deliver.compare.factwords import ENTRY_FACTS
 from local_imager.deliver.compare.finding import SPELLING, Finding, lies_in, volume_of
 from local_imager.deliver.compare.meaning_diff import MODULES_EXTENSION, SCHEMATIC_EXTENSION
-from local_imager.deliver.compare.noise import CONTENT, kinds_of
+from local_imager.deliver.compare.noise import CONTENT, REST, kinds_of
 from local_imager.deliver.compare.semantic import Semantic
 
 # With one of these, nearly every byte is another one: parts are listed below it.
@@ -76,9 +76,10 @@ def fold(
         {scope for one in lesser if one.group == group for scope in scopes_of(one)}
         for group in ("noise", "packing")
     )
-    for finding in findings:
-        if finding.group == "derived":
-            folder.derived(finding, noisy, packed)
+    derived = [finding for finding in findings if finding.group == "derived"]
+    # Bytes outside of parts first: when they stand for themselves, checksums follow from them.
+    for finding in sorted(derived, key=lambda one: one.fact != REST):
+        folder.derived(finding, noisy, packed)
     return _grouped(folder.headlines), [*lesser, *folder.lesser]
 
 
@@ -158,7 +159,10 @@ class _Folder:
         elif finding.lessens and finding.scope in packed:
             self.lesser.append(lessened(finding, "packing"))
         else:
-            self.headlines.append(Headline(finding=finding))
+            headline = Headline(finding=finding)
+            self.headlines.append(headline)
+            for scope in scopes_of(finding) if finding.fact == REST else ():
+                self._causes.setdefault(scope, headline)
 
     def _accounts(self, headline: Headline, finding: Finding) -> bool:
         return any(self._covers(one, finding) for one in _meanings(headline))

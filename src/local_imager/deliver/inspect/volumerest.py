@@ -25,7 +25,8 @@ _NAME: Final = (3, 8)
 
 def fat_rest(source: Source, volume: FatVolume) -> str:
     """Return the digest of the sectors before the tables (geometry, code), of other copies of the
-    table that differ, of what lies behind files and in free clusters, and behind the volume.
+    table that differ, of what it says of clusters that no file has, and of the bytes behind files,
+    in free clusters and behind the volume.
 
     Left out are name of the maker, state, serial and label, which are facts, and hints.
     """
@@ -50,6 +51,7 @@ def fat_rest(source: Source, volume: FatVolume) -> str:
         other = source.read(*place)
         if other != first:
             hasher.update(hashlib.sha256(other).digest())
+    hasher.update(volume.loose())
     covered = [(0, len(reserved)), *volume.owned()]
     hasher.update(rest_digest(source, covered, numbered=False).encode())
     return f"sha256:{hasher.hexdigest()}"

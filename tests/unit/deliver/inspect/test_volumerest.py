@@ -41,7 +41,7 @@ def test_a_fat_without_serial_label_and_maker() -> None:
     for at, new in ((67, b"1234"), (71, b"LABEL      "), (3, b"mkfs.own")):
         assert fat(at, new) == plain
     slack, free = volume.index(b"hello") + 5, len(volume) - 1024
-    for at, new in ((200, b"\x90"), (slack, b"x"), (free, b"x")):
+    for at, new in ((200, b"\x90"), (512 + 4 * 900, b"x"), (slack, b"x"), (free, b"x")):
         assert fat(at, new) != plain
     assert fat(behind=bytes(4096)) == plain
     assert fat(behind=b"behind") != plain
