@@ -28,7 +28,7 @@ FACT_WORDS: Final[Mapping[str, str]] = {
     "link_target": "target of the link",
     "link_digest": "target of the link as it is written",
     "name_digest": "name as it is written",
-    "attributes": "attributes",
+    "manifest_rest": "annotations",
     "guid": "GUID",
     "uuid": "UUID",
     "type": "type GUID",
