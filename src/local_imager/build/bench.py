@@ -62,7 +62,11 @@ class AssetJob:
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """How to build; ``exact`` lets the imager do every step itself, as the factory does."""
+    """How to build; ``exact`` lets the imager do every step itself, as the factory does.
+
+    ``within_jobs`` never runs more containers at once than ``jobs``, whose memory somebody has
+    counted; otherwise one may be started ahead of its turn, and conversions run side by side.
+    """
 
     exact: bool = False
     timeout_s: int = 1800
@@ -70,6 +74,7 @@ class BuildOptions:
     epoch: int = DEFAULT_EPOCH
     allow_privileged: bool = False
     jobs: int = 1
+    within_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class _RawDisk:
     folder: Path
     stop: LinkedEvent
     shared: bool
+    converters: threading.Semaphore
     lock: threading.Lock = field(default_factory=threading.Lock)
     converted: dict[tuple[str, str], Future[_Converted]] = field(default_factory=dict)
 
@@ -100,7 +101,9 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
             # The imager writes all its zeros. With one compressed asset they are read once anyway.
             dig_holes(folder / "raw" / raw_name)
     raw_entry = run_entry(request, result.exit_code, result.duration_s)
-    disk = _RawDisk(bench, request, folder, LinkedEvent(bench.cancel), shared=len(group) > 1)
+    converters = threading.Semaphore(1 if bench.options.within_jobs else len(group))
+    stop = LinkedEvent(bench.cancel)
+    disk = _RawDisk(bench, request, folder, stop, len(group) > 1, converters)
     # Each works on all cores already; a few at once hide what waits, more would only take memory.
     side_by_side = min(len(group), max(2, min(bench.options.jobs, 4)))
     pool = ThreadPoolExecutor(side_by_side, thread_name_prefix="formats")
@@ -260,7 +263,8 @@ def _convert(disk: _RawDisk, job: AssetJob, disk_format: str, options: str) -> _
             scratch_bytes=64 * MIB,
         ),
     )
-    result = disk.bench.runner.run(request, disk.bench.sink, disk.stop)
+    with disk.converters:
+        result = disk.bench.runner.run(request, disk.bench.sink, disk.stop)
     require_success(request, result, disk.bench.engine)
     path = request.output_dir / made
     take_ownership(path, private=job.plan.holds_secrets)

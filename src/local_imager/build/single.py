@@ -36,10 +36,11 @@ from local_imager.profile.model import BuildPlan
 def build_single(bench: Bench, shared: SharedInitramfs, job: AssetJob, folder: Path) -> BuiltAsset:
     """Let the imager make the asset in one run, every step its own.
 
-    Where its initramfs is still being made, the container is started meanwhile. Raises what
+    Where its initramfs is still being made, the container is started meanwhile, unless the build
+    keeps to its number of containers. Raises what
     :func:`~local_imager.build.assemble.build_assets` names.
     """
-    expected = shared.expected(job)
+    expected = None if bench.options.within_jobs else shared.expected(job)
     if expected is not None:
         ready, ran = _run_ahead(bench, shared, job, expected, folder / "ahead")
     else:

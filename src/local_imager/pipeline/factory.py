@@ -194,6 +194,7 @@ class Factory:
             epoch=settings.epoch,
             allow_privileged=settings.allow_privileged,
             jobs=settings.jobs,
+            within_jobs=order.within_jobs,
         )
         by_asset = {job.plan.asset: job for job in missing}
         sources = self._planner(order).sources

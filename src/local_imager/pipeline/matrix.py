@@ -285,6 +285,7 @@ class _Matrix:
             rebuild=order.rebuild,
             export_to=order.export_to,
             lock=order.lock,
+            within_jobs=True,
         )
 
     def _build(self, unit: _Unit) -> None:

@@ -36,7 +36,8 @@ class BuildOrder:
 
     ``export_to`` None keeps the results in the store only. ``exact`` lets the imager do every
     step itself, as the factory does. ``offline`` uses nothing but the store. ``lock`` holds the
-    build to the images of a lock.
+    build to the images of a lock. ``within_jobs`` never runs more containers at once than the
+    setting ``build.jobs``.
     """
 
     schematic: Schematic
@@ -47,6 +48,7 @@ class BuildOrder:
     rebuild: bool = False
     export_to: Path | None = None
     lock: LockFile | None = None
+    within_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

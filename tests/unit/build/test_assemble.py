@@ -193,6 +193,29 @@ def failing(status: int) -> Any:
     return fail
 
 
+@pytest.mark.parametrize("within_jobs", [True, False])
+def test_conversions_run_one_by_one_where_containers_are_counted(
+    tmp_path: Path, within_jobs: bool
+) -> None:
+    second, running, most = threading.Event(), list[str](), list[int]()
+
+    def slow(request: ImagerRequest, command: tuple[str, ...]) -> tuple[str, ...]:
+        if command[0] == "qemu-img":
+            running.append(command[-1])
+            most.append(len(running))
+            second.set() if len(running) > 1 else second.wait(0.2 if within_jobs else 10)
+            running.remove(command[-1])
+        return pretend(request, command)
+
+    place = Shop(tmp_path, FakeRunner(slow))
+    plans = [
+        disk_plan("metal-amd64.qcow2", "qcow2"),
+        disk_plan("metal-amd64.qcow2.xz", "qcow2", ".xz", options="cluster_size=8k"),
+    ]
+    place.contents(*plans, options=replace(OPTIONS, within_jobs=within_jobs))
+    assert max(most) == (1 if within_jobs else 2)
+
+
 def test_a_failed_conversion_fails_the_build_and_cleans_up(tmp_path: Path) -> None:
     shop = Shop(tmp_path, FakeRunner(failing(9)))
     with pytest.raises(ImagerFailed) as caught:

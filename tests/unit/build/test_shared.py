@@ -85,7 +85,9 @@ class Shop:
             target.write_bytes(b"made of " + path.read_bytes())
         return ("sh", "-c", f"cat > /dev/null; echo {name} ready")
 
-    def build(self, *plans: BuildPlan, exact: bool = False) -> dict[str, tuple[bytes, BuiltAsset]]:
+    def build(
+        self, *plans: BuildPlan, exact: bool = False, within_jobs: bool = False
+    ) -> dict[str, tuple[bytes, BuiltAsset]]:
         built = build_assets(
             [AssetJob(entry, self.images) for entry in plans],
             runner=self.runner,
@@ -93,7 +95,7 @@ class Shop:
             boot_files=lambda _base, _arch: self.files,
             key_dir=None,
             workspace=self.workspace,
-            options=BuildOptions(exact=exact),
+            options=BuildOptions(exact=exact, within_jobs=within_jobs),
             sink=self.sink,
             cancel=threading.Event(),
             keeper=self.shelf,
@@ -281,6 +283,18 @@ def test_a_program_is_begun_while_its_initramfs_is_still_made(shop: Shop) -> Non
 
     shop.runner = Eager(imager)
     assert UKI.asset in shop.build(UKI)
+    assert shop.kinds == ["initramfs", "uki"]
+
+
+def test_a_build_that_keeps_to_its_jobs_begins_nothing_ahead(shop: Shop) -> None:
+    class Counted(FakeRunner):
+        def begin(
+            self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+        ) -> AbstractContextManager[BegunRun]:
+            raise AssertionError("one container more than was counted")
+
+    shop.runner = Counted(shop.imager)
+    assert UKI.asset in shop.build(UKI, within_jobs=True)
     assert shop.kinds == ["initramfs", "uki"]
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from local_imager.build.request import ImagerRequest
+from local_imager.build.request import BegunRun, ImagerRequest
 from local_imager.errors import ExitCode, HostError, InputError, VerificationRefused
-from local_imager.events import Message, RecordingSink, StepFinished
+from local_imager.events import EventSink, Message, RecordingSink, StepFinished
 from local_imager.pipeline import Factory
 from local_imager.pipeline.matrix import (
     CellResult,
@@ -205,6 +206,17 @@ def test_an_unexpected_fault_is_that_of_its_cell(world: World) -> None:
     assert error is not None and "ZeroDivisionError: oh" in error.message
     assert isinstance(error.__cause__, ZeroDivisionError)
     assert results[cells[1]].outcome == "built"
+
+
+def test_no_container_is_started_that_was_not_counted(world: World) -> None:
+    class Counted(FakeRunner):
+        def begin(
+            self, request: ImagerRequest, sink: EventSink, cancel: threading.Event
+        ) -> AbstractContextManager[BegunRun]:
+            raise AssertionError("one container more than was counted")
+
+    found = built(world, CELLS[:3], Counted(imager))
+    assert {result.outcome for result in found.values()} == {"built"}
 
 
 @pytest.mark.parametrize(
