@@ -315,3 +315,21 @@ def sha256_of(source: Source) -> str:
     for chunk in stream(source):
         hasher.update(chunk)
     return f"sha256:{hasher.hexdigest()}"
+
+
+def sparse_sha256_of(source: Source) -> str:
+    """Return a digest of where what is no zero lies and of that, as ``sparse-sha256:…``.
+
+    Of two sources of one length it differs just when :func:`sha256_of` does, whatever of them is a
+    hole; zeros take no time.
+    """
+    hasher = hashlib.sha256()
+    done, size = 0, source.size_bytes
+    for start, count in source.data_runs(0, size):
+        first = max(done, start - start % _HOLE_BYTES)
+        done = min(start + count + -(start + count) % _HOLE_BYTES, size)
+        for at in range(first, done, _HOLE_BYTES):
+            data = source.read(at, min(_HOLE_BYTES, done - at))
+            if data != _HOLE[: len(data)]:
+                hasher.update(at.to_bytes(8, "little") + data)
+    return f"sparse-sha256:{hasher.hexdigest()}"

@@ -19,6 +19,7 @@ from local_imager.formats.source import (
     Source,
     Spill,
     sha256_of,
+    sparse_sha256_of,
     stream,
 )
 
@@ -192,3 +193,24 @@ def test_a_table_larger_than_any_real_one_is_not_read(tmp_path: Path) -> None:
         stream_.truncate(1 << 40)
     with FileSource(path) as source, pytest.raises(FormatError, match="larger than any"):
         source.read(0, 1 << 30)
+
+
+def test_a_sparse_digest_tells_what_a_digest_tells_and_no_holes(tmp_path: Path) -> None:
+    size = 5 * HOLE + 77
+    pieces = {100: b"a", HOLE - 3: b"bcdef", 5 * HOLE + 70: b"end"}
+    full, holed = bytearray(size), tmp_path / "holed"
+    with holed.open("wb") as file:
+        file.truncate(size)
+        for at, data in pieces.items():
+            full[at : at + len(data)] = data
+            file.seek(at)
+            file.write(data)
+    with FileSource(holed) as source:
+        assert sparse_sha256_of(source) == sparse_sha256_of(BytesSource(bytes(full)))
+    assert sparse_sha256_of(BytesSource(bytes(full))).startswith("sparse-sha256:")
+    digests = {sparse_sha256_of(BytesSource(bytes(full)))}
+    for at in (0, 100, HOLE, 3 * HOLE, size - 1):
+        changed = bytearray(full)
+        changed[at] ^= 1
+        digests.add(sparse_sha256_of(BytesSource(bytes(changed))))
+    assert len(digests) == 6

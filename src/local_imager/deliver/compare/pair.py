@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.compare.sides import Side
@@ -10,7 +11,7 @@ from local_imager.events import NULL_SINK, EventSink, step
 from local_imager.oci.model import Descriptor, canonical_json
 
 if TYPE_CHECKING:
-    from local_imager.deliver.compare.verdict import Comparison
+    from local_imager.deliver.compare.verdict import Comparison, SideSummary
     from local_imager.deliver.inspect.inspection import Inspection
     from local_imager.formats.source import Source
     from local_imager.store.records import StoredAsset
@@ -44,12 +45,26 @@ def compare_sides(
         # The same bytes are the same parts, also under another name.
         same = same_bytes(sources[0], sources[1])
         other = inspected if same else _inspected(sources[1], right, store, sink)
-        return compare_trees(
+        comparison = compare_trees(
             Subject.of(inspected, left.asked),
             Subject.of(other, right.asked),
             limit=DEFAULT_LIMIT if limit is None else limit,
             locate=locator(sources[0], sources[1]),
         )
+        first = _with_digest(comparison.left, sources[0])
+        second = replace(comparison.right, digest=first.digest)
+        if not same:
+            second = _with_digest(comparison.right, sources[1])
+        return replace(comparison, left=first, right=second)
+
+
+def _with_digest(side: SideSummary, source: Source) -> SideSummary:
+    """Return a side with its SHA-256: a large file was compared by what of it is no zero."""
+    from local_imager.formats.source import sha256_of
+
+    if not side.digest.startswith("sparse-"):
+        return side
+    return replace(side, digest=sha256_of(source))
 
 
 def same_bytes(left: Source, right: Source) -> bool:
@@ -70,7 +85,7 @@ def same_bytes(left: Source, right: Source) -> bool:
 def _inspected(source: Source, side: Side, store: Store | None, sink: EventSink) -> Inspection:
     from local_imager.deliver.inspect.inspection import inspect_source
 
-    return inspect_source(source, side.name, sink=sink, store=store)
+    return inspect_source(source, side.name, sink=sink, store=store, digests="content")
 
 
 def attach_comparison(store: Store, asset: StoredAsset, comparison: Comparison) -> Descriptor:

@@ -59,7 +59,8 @@ def inspect_file(
     """Say what a file is; ``name`` is what it is called in place of its file name.
 
     ``store`` is asked for the build that made it. With ``digests`` "parts" those above 192 MiB
-    get none, and with "meaning" the files of root file systems are not even read. Raises
+    get none, with "content" one of what of them is no zero (``sparse-sha256:…``), and with
+    "meaning" the files of root file systems are not even read. Raises
     :class:`~local_imager.formats.source.FormatError` for a file that is damaged as a whole, and
     OSError for one that cannot be read.
     """
@@ -88,5 +89,6 @@ def inspect_source(
     meaning = meaning_of(tree)
     known = None
     if store is not None:
-        known = find_known(store, tree.size_bytes, tree.digest, lambda: sha256_of(source))
+        digest = tree.digest if tree.digest.startswith("sha256:") else ""
+        known = find_known(store, tree.size_bytes, digest, lambda: sha256_of(source))
     return Inspection(tree, meaning, known, None if known else remake_of(meaning))

@@ -11,8 +11,9 @@ from typing import Final, Literal
 from local_imager.formats.charges import metered
 from local_imager.formats.source import CHUNK_BYTES, FormatError
 
-Digests = Literal["meaning", "parts", "all"]
-"""How much is hashed: what the meaning needs; every part but the largest; everything."""
+Digests = Literal["meaning", "parts", "content", "all"]
+"""How much is hashed: what the meaning needs; every part but the largest; these too, but by what of
+them is no zero, as a comparison needs it; everything."""
 
 _GIB = 1 << 30
 _ZEROS = bytes(CHUNK_BYTES)

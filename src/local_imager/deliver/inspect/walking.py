@@ -19,7 +19,7 @@ from local_imager.deliver.inspect.limits import Digests, Limits, OutOfBudget, Sp
 from local_imager.deliver.inspect.parts import Fact, Part, PartKind
 from local_imager.deliver.inspect.recognise import program_facts, recognise, text_of
 from local_imager.events import EventSink, Progress, StepFinished, StepStarted
-from local_imager.formats.source import FormatError, Source, Spill, sha256_of
+from local_imager.formats.source import FormatError, Source, Spill, sha256_of, sparse_sha256_of
 
 # Larger parts are hashed beside the walk, and only when all digests are asked for: these are disks
 # and partitions of zeros, whose digest takes longer than all else together.
@@ -234,14 +234,15 @@ class Walk:
         than there is room for are no real file.
         """
         is_large = source.size_bytes > LARGE_BYTES
-        if is_large and self.digests != "all":
+        if is_large and self.digests not in ("content", "all"):
             return ""
         if not self._spent.may_hash(source.size_bytes):
             if is_large:
                 return ""
             raise OutOfBudget("its parts claim more bytes than any real one has")
         if is_large:
-            return self._pool.submit(copy_context().run, sha256_of, source)
+            hashed = sparse_sha256_of if self.digests == "content" else sha256_of
+            return self._pool.submit(copy_context().run, hashed, source)
         return sha256_of(source)
 
     def _shown(self, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -81,3 +81,22 @@ def test_what_is_the_same_is_looked_at_once(
     other = compare_sides(first, side(tmp_path, "other", text.replace(b"S0", b"S1")))
     assert other.verdict is Verdict.DIFFERENT
     assert looked == ["first", "first", "other"]
+
+
+def test_large_files_are_compared_without_their_zeros_and_named_by_their_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    from local_imager.deliver.inspect import walking
+
+    monkeypatch.setattr(walking, "LARGE_BYTES", MIB)
+    datas = [bytes(2 * MIB) + end for end in (b"a", b"b")]
+    left, right = (side(tmp_path, f"x{n}", data) for n, data in enumerate(datas))
+    result = compare_sides(left, right)
+    assert result.verdict is Verdict.DIFFERENT
+    digests = [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in datas]
+    assert [result.left.digest, result.right.digest] == digests
+    same = compare_sides(left, side(tmp_path, "x2", datas[0]))
+    assert same.verdict is Verdict.IDENTICAL
+    assert same.right.digest == digests[0]
