@@ -102,6 +102,8 @@ def unpack_frame(source: Source, offset: int) -> Generator[bytes, None, int]:
         stored = size & 0x7FFFFFFF
         if stored > largest:
             raise FormatError("an lz4 block is larger than its frame allows")
+        # Small blocks cost as much as their history, which is copied with each.
+        charge(_SEQUENCE_WORK + len(history) // 16)
         data = source.read(position + 4, stored)
         piece = data if size >> 31 else unpack_block(data, largest, history=history)
         yield from _pieces(piece)

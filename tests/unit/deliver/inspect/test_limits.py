@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,7 @@ from local_imager.deliver.inspect.volumes import volume_parts
 from local_imager.deliver.inspect.walking import Walk
 from local_imager.events import NULL_SINK
 from local_imager.formats.entries import Entry
-from local_imager.formats.lz4 import unpack_block
+from local_imager.formats.lz4 import unpack_block, unpack_frame
 from local_imager.formats.source import BytesSource, FormatError
 from tests.diskfiles import gpt_disk, gpt_entry, patched
 from tests.fuzz.driver import CORPUS
@@ -103,6 +104,15 @@ def test_lz4_in_small_steps_counts_for_its_work() -> None:
     with charging(spent), pytest.raises(FormatError, match="more work"):
         unpack_block(block, 1 << 20)
     assert spent.packed_work > 50 * 200_000
+
+
+def test_lz4_in_small_blocks_counts_for_its_work() -> None:
+    spent = Spent(Limits(packed_work=10_000_000))
+    large, small = (struct.pack("<I", size | 1 << 31) + b"x" * size for size in (1 << 16, 1))
+    frame = b"\x04\x22\x4d\x18\x40\x40\x00" + large + small * 5000
+    with charging(spent), pytest.raises(FormatError, match="more work"):
+        for _ in unpack_frame(BytesSource(frame), 0):
+            pass
 
 
 class Linked:
