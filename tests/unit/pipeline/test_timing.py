@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import time
 
-from local_imager.events import Message, RecordingSink, StepFinished, StepStarted, Timing, timed
+from local_imager.events import (
+    Event,
+    Message,
+    RecordingSink,
+    StepFinished,
+    StepStarted,
+    Timing,
+    timed,
+)
 from local_imager.pipeline.timing import Stopwatch, process_start_s
 
 
 def test_every_event_is_handed_on() -> None:
     seen = RecordingSink()
-    events = [StepStarted("build", "a"), Message("hello"), Timing("run", "a", 1.0)]
+    events: list[Event] = [StepStarted("build", "a"), Message("hello"), Timing("run", "a", 1.0)]
     watch = Stopwatch(seen)
     for event in events:
         watch.emit(event)
