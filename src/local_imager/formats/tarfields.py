@@ -80,12 +80,14 @@ def pax_records(data: bytes, kept: list[bytes]) -> dict[str, str]:
 
 
 def header_name(header: bytes) -> str:
+    """Return the name that a header gives, joined from both of its fields in a ustar one."""
     name = text(header[:100].split(b"\0")[0])
     prefix = text(header[345:500].split(b"\0")[0]) if header[257:263] == b"ustar\0" else ""
     return f"{prefix}/{name}" if prefix else name
 
 
 def text(data: bytes) -> str:
+    """Return a name; bytes that are not UTF-8 survive and differ (surrogate escapes)."""
     return data.decode("utf-8", "surrogateescape")
 
 
@@ -106,6 +108,7 @@ def number(data: bytes) -> int:
 
 
 def decimal(text: str) -> int:
+    """Read a number of up to 15 decimal digits; raises :class:`FormatError`."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 15):
         raise FormatError("a number in the tar archive is none")
     return int(text)
