@@ -60,6 +60,13 @@ def is_restated(spot: Spot) -> bool:
     )
 
 
+def shows_file(spot: Spot) -> bool:
+    """Say whether a partition of an ISO is one of its files on both sides, the same one: where it
+    lies follows from what is in front of it."""
+    images = [part.facts.get("image") for part in (spot.left, spot.right)]
+    return is_restated(spot) and images[0] is not None and images[0] == images[1]
+
+
 def is_padded(spot: Spot) -> bool:
     """Say whether a disk lies in a container on a side: some round its size up."""
     return any(one.kind in WRAPPERS for pair in spot.holders for one in pair)

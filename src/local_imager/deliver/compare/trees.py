@@ -44,6 +44,7 @@ from local_imager.deliver.compare.spot import (
     is_restated,
     only_padded,
     parent_of,
+    shows_file,
 )
 from local_imager.deliver.compare.verdict import Change
 from local_imager.deliver.compare.words import clean, content_text, size_text
@@ -90,7 +91,7 @@ class _Walker:
             values = f"offset {left.offset}", f"offset {right.offset}"
             scope = parent_of(spot.path)
             what = "place of the partition"
-            self._add(spot, what, "offset", values, scope=scope, lessens=False)
+            self._add(spot, what, "offset", values, scope=scope, lessens=shows_file(spot))
         if left.kind != right.kind:
             self._add(spot, "kind of part", "kind", (left.kind, right.kind))
             return

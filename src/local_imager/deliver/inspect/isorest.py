@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.inspect.rest import gpt_places, rest_digest
 from local_imager.formats.gpt import PartitionTable
-from local_imager.formats.source import FormatError, Source
+from local_imager.formats.source import FormatError, Slice, Source
 
 if TYPE_CHECKING:
     from local_imager.formats.iso import IsoVolume
@@ -26,6 +26,7 @@ _WIDE_MARKER: Final = re.compile(rb"(?:\0\d){4}(?:\0-(?:\0\d){2}){6}\0\.\0u\0u\0
 _MARKED: Final = b"0000-00-00-00-00-00-00.uuid"
 _WIDE_MARKED: Final = _MARKED.decode().encode("utf-16-be")
 _HFS_PLUS: Final = "48465300-0000-11aa-aa11-00306543ecac"
+_MAX_INNER: Final = 4
 _BOOT_CODE_BYTES: Final = 440
 _SECTOR_BYTES: Final = 512
 # Of a volume descriptor: what follows from the tree (sizes, places), and the four dates.
@@ -54,18 +55,57 @@ def iso_rest(
     ``opened`` are the pieces (offset, length) that are parts beside the tree. ``whole`` says at
     which bytes those entries of the catalogue stand whose length is just that of their image.
     """
-    hasher = hashlib.sha256()
-    for one in volume.descriptors:
-        places = [_CATALOG] if one[0] == 0 else _FOLLOWING
-        hasher.update(_blank(one, places if one[0] < 3 else ()))
-    hasher.update(_catalog(source, volume, set(whole)))
-    for name, what in sorted(volume.second):
-        hasher.update(without_marker(f"{name!a} {what!a}\n".encode()))
+    hasher = hashlib.sha256(_catalog(source, volume, set(whole)))
     covered = [place for pieces in volume.extents for place in pieces]
     covered += [*volume.records, *opened, *_tables(source, table)]
+    for inner, offset in ((volume, 0), *_inner(source, volume, table)):
+        for one in inner.descriptors:
+            places = [_CATALOG] if one[0] == 0 else _FOLLOWING
+            hasher.update(_blank(one, places if one[0] < 3 else ()))
+        rows = [ascii(row) for row in inner.second]
+        if offset:
+            covered += [(offset + at, length) for at, length in inner.records]
+            rows += _rows(inner, offset, volume)
+        hasher.update(without_marker("\n".join(sorted(rows)).encode()))
     masked = _Masked(source, dict(_hfs_names(source, volume, table)))
     hasher.update(rest_digest(masked, covered, numbered=False).encode())
     return f"sha256:{hasher.hexdigest()}"
+
+
+def _inner(
+    source: Source, volume: IsoVolume, table: PartitionTable | None
+) -> Iterator[tuple[IsoVolume, int]]:
+    """Yield the volumes that begin with a partition inside of this one, and where they do.
+
+    xorriso writes descriptors and directories a second time, for who mounts the first partition.
+    """
+    from local_imager.formats.iso import is_iso, read_iso
+
+    offsets = {one.offset for one in (table.partitions if table is not None else ())}
+    for offset in sorted(offsets)[:_MAX_INNER]:
+        if 0 < offset < min(volume.size_bytes, source.size_bytes):
+            piece = Slice(source, offset, source.size_bytes - offset)
+            try:
+                if is_iso(piece):
+                    yield read_iso(piece), offset
+            except FormatError:  # its bytes are like any other then
+                continue
+
+
+def _rows(inner: IsoVolume, offset: int, volume: IsoVolume) -> Iterator[str]:
+    """Yield what an inner tree says of each entry, with the path in the outer one of its bytes."""
+    known = {
+        volume.extents[one.number]: one.path
+        for one in reversed(volume.entries)
+        if one.kind == "file"
+    }
+    for entry in inner.entries:
+        what: object = entry.kind
+        if entry.kind == "file" and entry.size_bytes:
+            pieces = tuple((offset + at, length) for at, length in inner.extents[entry.number])
+            what = known.get(pieces, pieces)
+        row = (entry.path, entry.mode, entry.uid, entry.gid, entry.link_target, what)
+        yield ascii(row)
 
 
 def _blank(data: bytes, places: Iterable[tuple[int, int]]) -> bytes:

@@ -15,7 +15,7 @@ from local_imager.deliver.inspect.volumerest import fat_rest, tail_rest, tar_res
 from local_imager.formats.fat import read_fat
 from local_imager.formats.source import BytesSource
 from local_imager.formats.tar import read_tar
-from tests.diskfiles import gpt_disk, gpt_entry, patched, small_fat32
+from tests.diskfiles import gpt_disk, gpt_entry, mbr_entries, patched, small_fat32
 from tests.isobytes import (
     ROOT,
     boot_entry,
@@ -136,6 +136,26 @@ def test_an_iso_beside_its_tree() -> None:
 
 def test_names_of_a_second_tree_for_other_bytes() -> None:
     assert rest_of(iso(joliet=25)) != rest_of(iso())
+
+
+def twice(*, size: int = 3, place: int = 40) -> bytes:
+    """Return an ISO whose first partition begins within it, with descriptors of its own."""
+    outer = patched(
+        bytearray(iso()).ljust(64 * 2048, b"\0"), 446, mbr_entries([(0, 0x17, 64, 128)])
+    )
+    outer = patched(outer, 16 * 2048 + 80, struct.pack("<I", 64))
+    files = [record(b"A.TXT;1", 24 - 16, size)]
+    root = listing(place, files)
+    inner = descriptor(1, place, len(root), blocks=48, name=b"TEST")
+    for at, data in ((32, bytes(inner)), (33, b"\xffCD001\x01"), (16 + place, root)):
+        outer = patched(outer, at * 2048, data)
+    return bytes(outer)
+
+
+def test_a_volume_within_the_volume_is_told_by_the_files_that_it_names() -> None:
+    plain = rest_of(twice())
+    assert rest_of(twice(place=44)) == plain
+    assert rest_of(twice(size=2)) != plain
 
 
 def test_a_boot_entry_says_what_is_loaded_and_where() -> None:
