@@ -33,8 +33,8 @@ _EXPLAINED: Final = {
     Verdict.IDENTICAL: "Both sides are the same to the byte.",
     Verdict.SAME_CONTENT: "Unpacked, both sides hold the same to the byte; only compression, "
     "container format or layout differ.",
-    Verdict.NAMED_NOISE: "Everything that a machine boots from is the same. What differs is on "
-    "the documented list of noise, each entry with its reason.",
+    Verdict.NAMED_NOISE: "Files, command lines, code and settings are the same. All that differs "
+    "is on the documented list of noise, each entry with its reason.",
     Verdict.DIFFERENT: "The sides differ in what they hold.",
 }
 

@@ -141,7 +141,7 @@ def test_names_of_a_second_tree_for_other_bytes() -> None:
 def twice(*, size: int = 3, place: int = 40) -> bytes:
     """Return an ISO whose first partition begins within it, with descriptors of its own."""
     outer = patched(
-        bytearray(iso()).ljust(64 * 2048, b"\0"), 446, mbr_entries([(0, 0x17, 64, 128)])
+        iso().ljust(64 * 2048, b"\0"), 446, mbr_entries([(0, 0x17, 64, 128)])
     )
     outer = patched(outer, 16 * 2048 + 80, struct.pack("<I", 64))
     files = [record(b"A.TXT;1", 24 - 16, size)]
