@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from local_imager.deliver.inspect.limits import charge_rest
 from local_imager.deliver.inspect.rest import rest_digest
 from local_imager.formats.source import Source
 
@@ -21,6 +22,8 @@ _MAX_RESERVED_BYTES: Final = 1 << 20
 # Of the sector "FSInfo": hints how many clusters are free, and where.
 _HINTS: Final = (488, 8)
 _NAME: Final = (3, 8)
+# What following a chain by one cluster costs, in bytes that could be hashed in that time.
+_WORK_BYTES: Final = 64
 
 
 def fat_rest(source: Source, volume: FatVolume) -> str:
@@ -46,6 +49,8 @@ def fat_rest(source: Source, volume: FatVolume) -> str:
     for start, count in masked:
         reserved[start : start + count] = bytes(max(min(count, len(reserved) - start), 0))
     hasher = hashlib.sha256(reserved)
+    # The table is walked and read here; both take their time in a volume of millions of clusters.
+    charge_rest(volume.cluster_count * _WORK_BYTES + sum(length for _, length in tables))
     first = source.read(*tables[0])
     for place in tables[1:]:
         other = source.read(*place)
