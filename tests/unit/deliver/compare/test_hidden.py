@@ -11,6 +11,7 @@ import struct
 import tarfile
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -19,9 +20,11 @@ import zstandard
 from local_imager.deliver.compare.verdict import Comparison, Verdict
 from local_imager.deliver.compare.walk import Subject, compare_trees
 from local_imager.deliver.inspect.inspection import inspect_source
+from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.formats.source import BytesSource
 from tests import talosfiles
-from tests.comparetrees import told
+from tests.comparetrees import box, leaf, told
+from tests.comparetrees import compared as compared_trees
 from tests.diskfiles import GPT_ENTRIES, gpt_header, patched, small_fat32
 
 LISTED: Final = talosfiles.extensions_yaml([("gvisor", "1")])
@@ -237,3 +240,53 @@ def test_what_follows_from_noise_is_listed_with_its_place() -> None:
     follows = {(one.path, one.what) for one in result.differences if one.noise == "follows-noise"}
     assert ("layer 1", "diff id of the layer") in follows
     assert ("configuration", "configuration of the image") in follows
+
+
+def tree_of(run: int, *boots: Part, catalog: bytes = b"c", **facts: Fact) -> Part:
+    """Return an ISO whose only file has another time in each run."""
+    file = leaf("efi.img", b"f", mtime=run)
+    inner = (file, leaf("boot.catalog", catalog), *boots)
+    said: dict[str, Fact] = {"rest": digest(b"rest"), "catalog": "boot.catalog", **facts}
+    return box("x.iso", "iso", *inner, **said)
+
+
+def entry(sectors: int, **more: Fact) -> Part:
+    return Part("UEFI boot", "boot-entry", 0, facts={"load_sectors": sectors, **more})
+
+
+def test_what_firmware_loads_follows_only_where_it_is_all_of_the_image() -> None:
+    whole: dict[str, Fact] = {"loads": "whole image"}
+    grown = [tree_of(n, entry(n, **whole)) for n in (1, 2)]
+    assert compared_trees(*grown).verdict is Verdict.NAMED_NOISE
+    for first in (entry(4), entry(4, **whole)):
+        result = compared_trees(tree_of(1, first), tree_of(2, entry(1)))
+        assert "load sectors of the boot entry" in told(result)
+    segments = [tree_of(n, entry(4, load_segment=f"{n:#x}")) for n in (1, 2)]
+    assert told(compared_trees(*segments)) == ["load segment of the boot entry"]
+
+
+def test_a_catalogue_and_views_follow_and_nothing_else_of_that_name_does() -> None:
+    def view(run: int, **facts: Fact) -> Part:
+        return replace(leaf("HFSPLUS", f"\0{run}", "partition", **facts), text=None)
+
+    shown: dict[str, Fact] = {"view": "of the volume"}
+    same = [tree_of(n, view(n, **shown), catalog=bytes([n])) for n in (1, 2)]
+    assert compared_trees(*same).verdict is Verdict.NAMED_NOISE
+    apart = [tree_of(n, view(n)) for n in (1, 2)]
+    assert told(compared_trees(*apart)) == ["content of the partition"]
+    other = [tree_of(n, catalog=bytes([n])) for n in (1, 2)]
+    moved = [replace(one, facts={**one.facts, "catalog": "elsewhere"}) for one in other]
+    assert "content of the file" in told(compared_trees(*moved))
+
+
+def test_noise_excuses_no_bytes_of_what_is_not_told_in_full() -> None:
+    sides = [box("x", "data", leaf("a", "1"), leaf("0.sqsh", "1")) for _ in (1, 2)]
+    noisy = [replace(one, facts={"timestamp": n}) for n, one in enumerate(sides, 1)]
+    untold = [
+        replace(box("x", "erofs", leaf("a", "1"), uuid=f"{n}"), digest=digest(bytes([n])))
+        for n in (1, 2)
+    ]
+    assert told(compared_trees(*untold))
+    assert told(
+        compared_trees(*(replace(one, digest=digest(bytes([n]))) for n, one in enumerate(noisy)))
+    )
