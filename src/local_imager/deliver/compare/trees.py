@@ -161,7 +161,10 @@ class _Walker:
             self._add(spot, "layout of the archive", REST, values, group="packing")
         else:
             scope = spot.path if found else None
+            rests = spot.left.facts.get(REST), spot.right.facts.get(REST)
             what = f"bytes of the {noun(spot.left)} outside of its parts"
+            if "meta" in kinds and rests[0] is not None and rests[0] == rests[1]:
+                what = "order of the values"
             self._add(spot, what, REST, values, scope=scope, lessens=False)
 
     def _children(self, spot: Spot) -> None:
