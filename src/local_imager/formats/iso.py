@@ -46,9 +46,8 @@ class IsoVolume:
 
     ``names`` says where names and properties are from. ``size_bytes`` is what the volume claims;
     a file that has fewer is cut off. Dates are ``YYYY-MM-DD hh:mm:ss.cc±hhmm`` or empty.
-    ``records`` is where descriptors, directories, path tables and the boot catalogue lie, as
-    (offset, length). ``second`` are the rows of the other tree, which Linux would not show: path,
-    and the path in this tree of the same bytes, or where they lie.
+    ``records`` is where descriptors, directories, path tables and boot catalogue lie. ``second``
+    are the rows of a tree that Linux does not show: path, and the path here of the same bytes.
     """
 
     source: Source
@@ -169,9 +168,8 @@ def _second_tree(
     if not joliet:
         return (), []
     known = {extents[one.number]: one.path for one in reversed(entries) if one.kind == "file"}
-    other = _Tree(source, block)
+    other, rows = _Tree(source, block), []
     root, spelling = (joliet, "joliet") if names != "joliet" else (primary, "iso9660")
-    rows = []
     try:
         for entry in other.walk(root[156:190], spelling):
             what: str = entry.kind
