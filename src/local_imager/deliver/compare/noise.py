@@ -125,6 +125,16 @@ def _same_signer(place: Place) -> bool:
     return fits and said == dict(right.facts)
 
 
+def _iso_owner(place: Place) -> bool:
+    """Cover owners where all entries of either ISO have one and the same."""
+    if place.fact == "owner":
+        return place.of_kind("iso") and None not in (place.left_value, place.right_value)
+    if place.fact not in ("uid", "gid") or place.left.kind not in _ENTRIES:
+        return False
+    volumes = place.within("iso")
+    return volumes is not None and all("owner" in one.facts for one in volumes)
+
+
 def _grub_marker(place: Place) -> bool:
     """Cover the name of the marker in an ISO, and that name in GRUB's modules."""
     left, right = place.left, place.right
@@ -213,6 +223,12 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         "times of files and directories in an ISO file system",
         "the time of the run; firmware and GRUB do not look at it",
         _times_in("iso"),
+    ),
+    NoiseRule(
+        "iso-owner",
+        "the owner of files in an ISO, where all of it has one owner",
+        "the user that the imager's container ran as; firmware and boot loaders do not look at it",
+        _iso_owner,
     ),
     NoiseRule(
         "grub-marker",

@@ -60,6 +60,14 @@ def is_restated(spot: Spot) -> bool:
     )
 
 
+def beside(spot: Spot) -> str:
+    """Return the path of what holds a part, past directories: a profile of a UKI is one."""
+    depth = next(
+        (n for n, (left, _) in enumerate(reversed(spot.holders), 1) if left.kind != "directory"), 1
+    )
+    return "/".join(spot.path.split("/")[:-depth])
+
+
 def shows_file(spot: Spot) -> bool:
     """Say whether a partition of an ISO is one of its files on both sides, the same one: where it
     lies follows from what is in front of it."""

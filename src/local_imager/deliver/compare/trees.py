@@ -38,6 +38,7 @@ from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, n
 from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
 from local_imager.deliver.compare.spot import (
     Spot,
+    beside,
     holder_of,
     is_packed,
     is_padded,
@@ -255,13 +256,13 @@ class _Walker:
             if left.text == right.text:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
-                what, scope = "PCR signature", parent_of(spot.path)
+                what, scope = "PCR signature", beside(spot)
             if holder_of(spot) == "oci-image" and same_but_restated(left.text, right.text):
                 what, scope = "configuration of the image", parent_of(spot.path)
         if left.kind == "pe-signature" and signs_alike(left, right):
             what, scope = "bytes of the signature", parent_of(spot.path)
         if is_restated(spot):
-            scope = parent_of(spot.path)
+            scope = beside(spot)
         self._add(spot, what, CONTENT, values, scope=scope)
 
     def _unknown(self, spot: Spot, reason: str) -> None:
@@ -319,7 +320,7 @@ class _Walker:
             name,
             values,
             group="packing" if packing else None,
-            scope={"": None, "itself": spot.path, "beside": parent_of(spot.path)}[scope],
+            scope={"": None, "itself": spot.path, "beside": beside(spot)}[scope],
             lessens=lessens,
             values_of=(first, second),
         )

@@ -38,7 +38,11 @@ def open_iso(walk: Walk, source: Source) -> Inside:
         for entry in volume.boot.entries
     ]
     views = [_partition(walk, source, volume, partition, name) for name, partition in named]
-    facts = _volume_facts(volume) | (table_facts(table) if table is not None else {})
+    facts = (
+        _volume_facts(volume)
+        | _owner_facts(volume)
+        | (table_facts(table) if table is not None else {})
+    )
     opened = [(one.offset, one.size_bytes) for one in boots if one.offset is not None]
     opened += [
         (partition.offset, partition.size_bytes)
@@ -71,6 +75,15 @@ def _volume_facts(volume: IsoVolume) -> dict[str, Fact]:
         "joliet_label": volume.joliet_id,
     }
     return {key: value for key, value in facts.items() if value != ""}
+
+
+def _owner_facts(volume: IsoVolume) -> dict[str, Fact]:
+    """Say whose all entries are, where it is one: mostly the user that the ISO was made by."""
+    owners = {(one.uid, one.gid) for one in volume.entries}
+    if len(owners) != 1:
+        return {}
+    uid, gid = owners.pop()
+    return {} if uid is None or gid is None else {"owner": f"{uid}:{gid}"}
 
 
 def _table(source: Source) -> PartitionTable | None:

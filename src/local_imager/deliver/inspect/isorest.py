@@ -99,12 +99,15 @@ def _rows(inner: IsoVolume, offset: int, volume: IsoVolume) -> Iterator[str]:
         for one in reversed(volume.entries)
         if one.kind == "file"
     }
+    # As with the tree itself: one owner of all is the user that made the ISO.
+    is_one_owner = len({(one.uid, one.gid) for one in inner.entries}) == 1
     for entry in inner.entries:
         what: object = entry.kind
         if entry.kind == "file" and entry.size_bytes:
             pieces = tuple((offset + at, length) for at, length in inner.extents[entry.number])
             what = known.get(pieces, pieces)
-        row = (entry.path, entry.mode, entry.uid, entry.gid, entry.link_target, what)
+        owner = None if is_one_owner else (entry.uid, entry.gid)
+        row = (entry.path, entry.mode, owner, entry.link_target, what)
         yield ascii(row)
 
 

@@ -23,7 +23,7 @@ from local_imager.deliver.inspect.inspection import inspect_source
 from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.formats.source import BytesSource
 from tests import talosfiles
-from tests.comparetrees import box, leaf, told
+from tests.comparetrees import box, folder, leaf, told
 from tests.comparetrees import compared as compared_trees
 from tests.diskfiles import GPT_ENTRIES, gpt_header, patched, small_fat32
 
@@ -290,3 +290,12 @@ def test_noise_excuses_no_bytes_of_what_is_not_told_in_full() -> None:
     assert told(
         compared_trees(*(replace(one, digest=digest(bytes([n]))) for n, one in enumerate(noisy)))
     )
+
+
+def test_a_signature_of_a_profile_follows_from_a_section_that_all_profiles_share() -> None:
+    def program(run: int) -> Part:
+        policy = f'{{"sha256": [{{"pcrs": [11], "pkfp": "k", "pol": "{run}", "sig": "{run}"}}]}}'
+        profile = folder("profile main", leaf(".pcrsig", policy, "pe-section"))
+        return box("u", "uki", leaf(".linux", b"k", "pe-section"), profile, timestamp=run)
+
+    assert compared_trees(program(1), program(2)).verdict is Verdict.NAMED_NOISE

@@ -105,6 +105,14 @@ def disk(kind: PartKind, name: str) -> Make:
     return make
 
 
+def owned(*owners: str) -> Make:
+    def make(run: int) -> Part:
+        facts: dict[str, Fact] = {"owner": owners[run - 1]} if run <= len(owners) else {}
+        return box("i", "iso", folder("d", leaf("a", "1", uid=7 * run)), **facts)
+
+    return make
+
+
 def marker(folder_name: str = ".disk") -> Make:
     def make(run: int) -> Part:
         empty = leaf(f"2026-11-21-15-06-4{run}-00.uuid", b"")
@@ -133,6 +141,7 @@ CASES = [
     Case("xfs-times", filesystem("xfs"), filesystem("xfs", "uid")),
     Case("iso-dates", fact("iso", "modified"), fact("iso", "label")),
     Case("iso-times", filesystem("iso"), filesystem("iso", "mode")),
+    Case("iso-owner", owned("0:0", "7:0"), owned("0:0")),
     Case("grub-marker", marker(), marker(folder_name="disk")),
     Case("squashfs-time", fact("squashfs", "made"), fact("squashfs", "flags")),
     Case("erofs-identity", fact("erofs", "uuid"), fact("erofs", "features")),
