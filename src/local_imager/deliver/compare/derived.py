@@ -23,7 +23,7 @@ _ARCHIVE: Final = frozenset({"forms", "names"})
 # What only some of the forms of an archive have.
 _OF_MANIFEST: Final = frozenset({"manifest_digest", "manifest_rest"})
 # Facts that are there for other facts, or whose difference is told as one of the part's bytes.
-TOLD_OTHERWISE: Final = frozenset({"placed", "without_marker"})
+TOLD_OTHERWISE: Final = frozenset({"placed", "without_marker", "without_signature"})
 # What the table, catalogue or header around a part says of it: nothing of its bytes.
 _PLACE_FACTS: Final = frozenset(
     {"number", "type", "guid", "mbr_type", "bootable", "offset", "address", "virtual_size_bytes"}

@@ -125,6 +125,16 @@ def _same_signer(place: Place) -> bool:
     return fits and said == dict(right.facts)
 
 
+def _auth_signature(place: Place) -> bool:
+    """Cover time and signature of a signed key, where all else of the file is the same."""
+    if place.fact != CONTENT or not all(
+        one.name.endswith(".auth") for one in (place.left, place.right)
+    ):
+        return False
+    first = place.left.facts.get("without_signature")
+    return first is not None and first == place.right.facts.get("without_signature")
+
+
 def _iso_owner(place: Place) -> bool:
     """Cover owners where all entries of either ISO have one and the same."""
     if place.fact == "owner":
@@ -261,6 +271,13 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         "a signature holds its time, and some schemes hold random numbers; covered only when "
         "signer, digest and validity are equal on both sides",
         _same_signer,
+    ),
+    NoiseRule(
+        "key-signature",
+        "the times in a signed Secure Boot key (*.auth), and digest and signature over them",
+        "they are signed with the time of the run; covered only when the keys, the signer's "
+        "certificate and all else of the file are equal. The signature itself is not checked",
+        _auth_signature,
     ),
     NoiseRule(
         "image-created",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -13,12 +14,22 @@ from local_imager.deliver.inspect.parts import Fact, Part
 from local_imager.deliver.inspect.walking import Walk
 from local_imager.events import printable
 from local_imager.formats.entries import Entry, Volume
-from local_imager.formats.source import FormatError
+from local_imager.formats.source import FormatError, Source
 
 _MAX_TEXT_CHARS: Final = 1024
 # No file system has longer names; an archive may.
 _MAX_NAME_CHARS: Final = 255
 _MAX_COMPONENTS: Final = 64
+# Signed updates of the variables of Secure Boot: a time, the head of a signature, and more.
+_AUTH: Final = ".auth"
+_AUTH_HEAD: Final = 40
+_MAX_AUTH_BYTES: Final = 64 * 1024
+# In the signature (PKCS#9, 1.2.840.113549.1.9): a SHA-256 over the time (.4), and a time (.5).
+_OF_RUN: Final = re.compile(
+    rb"(\x2a\x86\x48\x86\xf7\x0d\x01\x09(?:\x04\x31\x22\x04\x20(?=.{32})|\x05\x31\x0f\x17\x0d))"
+    rb"(?:(?<=\x04\x20).{32}|(?<=\x17\x0d).{13})",
+    re.DOTALL,
+)
 # The only file of a root file system that says something of the image as a whole.
 _MEANT: Final = frozenset({"os-release"})
 # The facts of a file that its other names need not have; see name_facts.
@@ -103,6 +114,8 @@ class _Tree:
             return replace(same, name=name, facts=frozen(told | own))
         try:
             source = self._volume.open(entry)
+            if self._look and name.endswith(_AUTH):
+                facts = frozen(own | _auth_facts(source))
             part = walk.part(source, name, facts=facts, look=self._look, plain="file")
         except OutOfBudget:
             raise
@@ -110,6 +123,22 @@ class _Tree:
             return walk.leaf(name, "file", entry.size_bytes, facts=facts, unread=error.message)
         self._read[entry.number] = part
         return part
+
+
+def _auth_facts(source: Source) -> dict[str, Fact]:
+    """Return the digest of a signed update of a UEFI variable without its times, and without the
+    digest and the RSA signature over them (UEFI 2.10, 8.2.2: ``EFI_VARIABLE_AUTHENTICATION_2``)."""
+    if not _AUTH_HEAD < source.size_bytes <= _MAX_AUTH_BYTES:
+        return {}
+    data = source.read(0, source.size_bytes)
+    end = 16 + int.from_bytes(data[16:20], "little")
+    for length in (256, 384, 512):
+        begin = end - length
+        tag = b"\x04\x82" + length.to_bytes(2, "big")
+        if _AUTH_HEAD < begin and end <= len(data) and data[begin - 4 : begin] == tag:
+            kept = bytes(16) + _OF_RUN.sub(rb"\1", data[16:begin]) + bytes(length) + data[end:]
+            return {"without_signature": f"sha256:{hashlib.sha256(kept).hexdigest()}"}
+    return {}
 
 
 def entry_facts(entry: Entry) -> dict[str, Fact]:

@@ -105,6 +105,15 @@ def disk(kind: PartKind, name: str) -> Make:
     return make
 
 
+def key(*, same: bool) -> Make:
+    def make(run: int) -> Part:
+        rest = digest_of("keys" if same else f"keys {run}")
+        part = replace(leaf("db.auth", f"\0{run}"), text=None)
+        return box("f", "fat", replace(part, facts={"without_signature": rest}))
+
+    return make
+
+
 def owned(*owners: str) -> Make:
     def make(run: int) -> Part:
         facts: dict[str, Fact] = {"owner": owners[run - 1]} if run <= len(owners) else {}
@@ -147,6 +156,7 @@ CASES = [
     Case("erofs-identity", fact("erofs", "uuid"), fact("erofs", "features")),
     Case("pe-timestamp", fact("uki", "timestamp"), fact("uki", "entry_point")),
     Case("authenticode-bytes", signature(), signature(signer="CN=b")),
+    Case("key-signature", key(same=True), key(same=False)),
     Case("image-created", fact("oci-image", "created"), fact("oci-image", "entrypoint")),
     Case("virtual-disk-identity", disk("vhd", "uuid"), disk("vhd", "")),
 ]

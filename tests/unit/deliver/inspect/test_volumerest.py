@@ -140,9 +140,7 @@ def test_names_of_a_second_tree_for_other_bytes() -> None:
 
 def twice(*, size: int = 3, place: int = 40) -> bytes:
     """Return an ISO whose first partition begins within it, with descriptors of its own."""
-    outer = patched(
-        iso().ljust(64 * 2048, b"\0"), 446, mbr_entries([(0, 0x17, 64, 128)])
-    )
+    outer = patched(iso().ljust(64 * 2048, b"\0"), 446, mbr_entries([(0, 0x17, 64, 128)]))
     outer = patched(outer, 16 * 2048 + 80, struct.pack("<I", 64))
     files = [record(b"A.TXT;1", 24 - 16, size)]
     root = listing(place, files)
@@ -189,3 +187,17 @@ def test_a_damaged_backup_and_bytes_behind_a_name_count_in_a_gpt() -> None:
     assert opened(disk(backup=struct.pack("<Q", 65))).facts["faults"]
     # Its checksum does not fit either; the bytes count where both copies hold them.
     assert "faults" in opened(disk(name=b"x")).facts
+
+
+def signed_key(time: bytes = b"1", value: bytes = b"v", key: bytes = b"k") -> object:
+    said = bytes.fromhex("06092a864886f70d0109")
+    attributes = said + b"\x051\x0f\x17\x0d" + time * 13 + said + b"\x041\x22\x04\x20" + value * 32
+    pkcs7 = b"certificate" + attributes + b"\x04\x82\x01\x00" + value * 256
+    head = struct.pack("<IHH16s", 24 + len(pkcs7), 0x200, 0xEF1, b"guid")
+    archive = tar({"db.auth": time * 16 + head + pkcs7 + key})
+    return opened(archive).children[0].facts.get("without_signature")
+
+
+def test_a_signed_key_without_its_times_and_signature() -> None:
+    assert signed_key() == signed_key(time=b"2", value=b"w") is not None
+    assert signed_key() != signed_key(key=b"l")
