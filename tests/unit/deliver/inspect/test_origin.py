@@ -49,7 +49,7 @@ def inspected(data: bytes) -> Inspection:
         (talos_disk(), "metal-amd64.raw"),
         (zstandard.compress(talos_disk()), "metal-amd64.raw.zst"),
         (lzma.compress(talos_disk()), "metal-amd64.raw.xz"),
-        (gzip.compress(tar({"disk.raw": talos_disk()})), "metal-amd64.raw.tar.gz"),
+        (gzip.compress(tar({"disk.raw": talos_disk()}), mtime=0), "metal-amd64.raw.tar.gz"),
         (uki(), "metal-amd64-uki.efi"),
         (initramfs(extensions_yaml([("gvisor", "1")])), "initramfs-amd64.xz"),
     ],
