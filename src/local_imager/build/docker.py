@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 MINIMUM_API: Final = (1, 40)
 # Creating a container of a large image for the first time unpacks it; a slow disk needs minutes.
 CALL_TIMEOUT_S: Final = 300
+# Creating takes some hundredths of a second; a stop need not wait for long either.
+_LATE_TRIES: Final = 10
+_LATE_EVERY_S: Final = 0.1
 _ARCHES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _START_HINT: Final = (
     "start an engine (Docker, Podman's socket), or set DOCKER_HOST; "
@@ -146,9 +150,29 @@ class Engine:
         return [str(line.get("stream", "")).strip() for line in lines]
 
     def create(self, document: Mapping[str, Any], name: str) -> str:
-        """Create a container from the API's own document and return its ID."""
-        with _explained("create the build container"):
-            return str(self.api.create_container_from_config(dict(document), name)["Id"])
+        """Create a container from the API's own document and return its ID.
+
+        Interrupted in the middle, it leaves none: the engine goes on creating what nobody would
+        learn the ID of.
+        """
+        try:
+            with _explained("create the build container"):
+                return str(self.api.create_container_from_config(dict(document), name)["Id"])
+        except KeyboardInterrupt:
+            self._remove_late(name)
+            raise
+
+    def _remove_late(self, name: str) -> None:
+        """Remove a container that may come into being a moment from now."""
+        for _ in range(_LATE_TRIES):
+            try:
+                with _explained("remove the build container"):
+                    self.api.remove_container(name, v=True, force=True)
+                return
+            except NoSuchObject:
+                time.sleep(_LATE_EVERY_S)
+            except HostError:  # the engine is gone, or is removing it already
+                return
 
     def start(self, container: str) -> None:
         """Start a created container."""

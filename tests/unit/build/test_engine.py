@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import docker.errors
 import pytest
@@ -235,3 +235,26 @@ def test_a_failure_explains_itself(result: RunResult, code: str, words: str) -> 
 
 def test_success_is_silent() -> None:
     require_success(REQUEST, RunResult(0, "", 1.0), ENGINE)
+
+
+def test_a_container_that_is_created_while_we_are_interrupted_is_removed() -> None:
+    from docker.errors import NotFound
+
+    class Api:
+        removed: ClassVar[list[str]] = []
+        tries = 0
+
+        def create_container_from_config(self, _document: object, _name: str) -> object:
+            raise KeyboardInterrupt
+
+        def remove_container(self, name: str, **_flags: object) -> None:
+            self.tries += 1
+            if self.tries == 1:  # the engine has not made it yet
+                raise NotFound("no such container")
+            self.removed.append(name)
+
+    engine = Engine("unix:///nowhere")
+    engine._api = Api()
+    with pytest.raises(KeyboardInterrupt):
+        engine.create({}, "local-imager-late")
+    assert Api.removed == ["local-imager-late"]
