@@ -36,6 +36,28 @@ def start_until_the_imager_runs(program: Program, engine: docker.DockerClient) -
     return call
 
 
+def kill_while_it_has_a_container(call: Running, engine: docker.DockerClient) -> float:
+    """Kill it at a moment when a container is there; returns that moment (Unix time).
+
+    Between two of its containers there is none. It is frozen, so that none goes while we look.
+    """
+
+    def has_one() -> bool:
+        assert call.process.poll() is None, call.wait().stderr
+        call.signal(signal.SIGSTOP)
+        # What it asked of the engine before is done by then.
+        time.sleep(0.3)
+        if containers_of(engine, call.process.pid):
+            return True
+        call.signal(signal.SIGCONT)
+        return False
+
+    wait_until(has_one, "a container")
+    killed_s = time.time()
+    call.signal(signal.SIGKILL)
+    return killed_s
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_imager_at_once(
     own: Program, engine: docker.DockerClient, number: signal.Signals
@@ -57,8 +79,8 @@ def test_a_killed_build_leaves_nothing_that_the_next_one_does_not_mend(
     own: Program, engine: docker.DockerClient
 ) -> None:
     call = start_until_the_imager_runs(own, engine)
-    pid, killed_s = call.process.pid, time.time()
-    call.signal(signal.SIGKILL)
+    pid = call.process.pid
+    killed_s = kill_while_it_has_a_container(call, engine)
     assert call.wait(10).code == -signal.SIGKILL
     # It is left behind; on a shared engine the next build may be that of another test.
     assert containers_of(engine, pid) or removed_since(engine, pid, killed_s)
