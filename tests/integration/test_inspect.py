@@ -132,9 +132,8 @@ def test_which_build_made_it(
     known = inspected(warm, copy)["known"]
     assert (known["asset"], known["version"]) == ("metal-amd64-uki.efi", NEWEST)
     assert known["schematic_id"] == schematic_id and known["builder"].startswith("v1.")
-    # Not the kernel: it is the same for all schematics, and has the name of the first that made it.
-    name = f"{schematic_id[:12]}/{NEWEST}/metal-amd64-uki.efi"
-    said = warm("inspect", name).expect(0, "UKI", "made by", "made by local-imager")
+    name = f"{schematic_id[:12]}/{NEWEST}/kernel-amd64"
+    said = warm("inspect", name).expect(0, "Kernel", "made by", "made by local-imager")
     assert "make it again" not in said.text
 
 

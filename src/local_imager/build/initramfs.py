@@ -35,8 +35,6 @@ from local_imager.formats.source import (
 from local_imager.oci.model import Digest
 from local_imager.oci.sparse import hash_file
 
-# Raised when the same initramfs of an imager would become other bytes.
-INITRAMFS_RECIPE: Final = 1
 # The imager takes 18. What is packed is squashfs (packed already) and firmware.
 INITRAMFS_ZSTD_LEVEL: Final = 9
 # The imager takes 0e; the kernel's reader wants CRC-32 at most.

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
-from local_imager.build.initramfs import INITRAMFS_RECIPE
 from local_imager.build.libraries import zlib_version, zstd_version
 from local_imager.build.privilege import needs_loop_devices
 from local_imager.build.request import DETERMINISTIC_SEED, EngineInfo
@@ -29,10 +28,12 @@ if TYPE_CHECKING:
     from local_imager.sources.verify import VerifiedImage
 
 # Raised when the meaning of a key changes, so that an older result is never taken for a new one.
-KEY_FORMAT: Final = 1
+KEY_FORMAT: Final = 2
 # Raised when our own steps (normalised initramfs, conversion, compression) give other bytes for
 # the same output of an imager. 2: the initramfs is normalised; 3: META is ordered, xz stores.
 CONVERSION_RECIPE: Final = 3
+# Raised when the same initramfs of an imager would become other bytes (build/initramfs.py).
+INITRAMFS_RECIPE: Final = 1
 RECORD_FORMAT: Final = 1
 
 KeyDigests = Mapping[str, str]
@@ -49,8 +50,9 @@ def build_key(
 ) -> str:
     """Return the SHA-256 (hex) that names the result of a build before it is made.
 
-    It covers the profile with each input replaced by its content's digest, the builder image,
-    the epoch, the seed and the version of our own conversion steps and of the libraries that they
+    It covers the schematic, since a result is kept under its name (a kernel has the same profile
+    for all), the profile with each input replaced by its content's digest, the builder image, the
+    epoch, the seed and the version of our own conversion steps and of the libraries that they
     pack with. Raises :class:`BuildError` when an image or key of the plan was not given.
     """
 
@@ -59,6 +61,7 @@ def build_key(
 
     document = {
         "format": KEY_FORMAT,
+        "schematic": plan.schematic_id,
         "profile": plan.profile.rendered(identify),
         "builder": str(builder_image(images).digest),
         "epoch": epoch,

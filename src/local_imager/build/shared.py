@@ -17,12 +17,17 @@ from typing import Any, Final, Protocol
 from local_imager.build.bench import AssetJob, Bench, imager_request, run_entry, staged_inputs
 from local_imager.build.failure import require_success
 from local_imager.build.initramfs import (
-    INITRAMFS_RECIPE,
     NotNormalisable,
     normalise_initramfs,
 )
 from local_imager.build.outputs import take_ownership
-from local_imager.build.record import base_image, initramfs_key, masked_profile, normalises
+from local_imager.build.record import (
+    INITRAMFS_RECIPE,
+    base_image,
+    initramfs_key,
+    masked_profile,
+    normalises,
+)
 from local_imager.build.scheduling import MAX_AT_ONCE, LinkedEvent
 from local_imager.build.staging import locate_input
 from local_imager.errors import Interrupted, LocalImagerError

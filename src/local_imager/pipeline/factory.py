@@ -265,8 +265,7 @@ class Factory:
     ) -> BuildResult:
         path = None
         if order.export_to is not None:
-            # The same kernel belongs to many schematics; the one asked for gets its file.
-            folder = order.export_to / job.plan.schematic_id[:12] / str(job.plan.version)
+            folder = order.export_to / stored.schematic_id[:12] / stored.version
             with timed(self._sink, "export", stored.asset):
                 path = self.store.export(stored, folder / stored.asset, overwrite=True).path
         return BuildResult(

@@ -70,6 +70,8 @@ DIFFERENT = {
     "base": key(images=other(BASE)),
     "extension": key(images=other(EXTENSION)),
     "epoch": key(epoch=2),
+    # A kernel's profile is the same for all schematics; what is kept has the name of one.
+    "schematic": key(plan(schematic_id="cd" * 32)),
     "argument": key(changed_profile(customization={"extraKernelArgs": ["loud"]})),
     "version": key(changed_profile(version="v1.12.0")),
     "tar": key(with_tar(b"one")),
