@@ -64,7 +64,7 @@ def main() -> int:
     report = OUT / "report.html"
     words = ("compare", str(left), str(right), "--html", str(report), "--force")
     show(program, words, expected_status=4)
-    require_just(altered_words(program, words))
+    require_just(altered_words(program, words[:3]))
     title("What was shown")
     print(
         "Each file was built twice, at other times, in other folders and stores, by another user\n"
