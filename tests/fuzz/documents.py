@@ -19,7 +19,14 @@ from local_imager.oci.model import (
     parse_descriptor,
     parse_manifest,
 )
-from local_imager.oci.names import find_referrers_list, find_tag, is_image, names_of, tags_of
+from local_imager.oci.names import (
+    find_named,
+    find_referrers_list,
+    find_unnamed,
+    is_image,
+    names_of,
+    tags_of,
+)
 from local_imager.oci.source import RawManifest
 from local_imager.sources.candidates import Candidate, Finder
 from local_imager.sources.reasons import Rejected
@@ -45,7 +52,8 @@ def index(data: bytes) -> None:
     for entry in entries:
         is_image(entry)
         list(names_of(entry))
-    find_tag(entries, REFERENCE)
+    find_named(entries, REFERENCE)
+    find_unnamed(entries, lambda: tuple(one for one in entries if is_image(one)), REFERENCE)
     tags_of(entries, REFERENCE)
     find_referrers_list(entries, GENUINE[0].digest, REFERENCE.name)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.formats.archive import read_image_archive
+from local_imager.formats.archive import image_archive_of
 from local_imager.formats.authenticode import read_signatures
 from local_imager.formats.iso import SECTOR, read_iso
 from local_imager.formats.pe import read_pe
 from local_imager.formats.source import FileSource, sha256_of
+from local_imager.formats.tar import read_tar
 from local_imager.formats.uki import read_uki
 from tests.labfolder import NEWEST, OLDEST, run
 from tests.program import SCHEMATICS, Program
@@ -107,7 +108,9 @@ def test_an_installer_is_read_as_skopeo_reads_it(signed: dict[str, Path]) -> Non
     tar = signed["installer-amd64-secureboot.tar"]
     inspected = json.loads(run("skopeo", "inspect", f"docker-archive:{tar}"))
     with FileSource(tar) as source:
-        [image] = read_image_archive(source).images
+        archive = image_archive_of(read_tar(source))
+        assert archive is not None
+        [image] = archive.images
         sizes = [layer.source.size_bytes for layer in image.layers]
     assert image.architecture == inspected["Architecture"] == "amd64"
     assert dict(image.labels) == inspected["Labels"]

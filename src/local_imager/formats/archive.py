@@ -17,7 +17,6 @@ from typing import Any, Final
 from local_imager.events import printable
 from local_imager.formats.entries import Entry, Volume
 from local_imager.formats.source import FormatError, Source
-from local_imager.formats.tar import read_tar
 
 # Configurations of a hundred layers have some 50 kB.
 MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -95,14 +94,6 @@ class Ova:
     descriptor: Entry
     disks: tuple[Entry, ...]
     digests: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-
-def read_image_archive(source: Source) -> ImageArchive:
-    """Read a tar archive of images; raises :class:`FormatError` when it holds none."""
-    archive = image_archive_of(read_tar(source))
-    if archive is None:
-        raise FormatError("the archive holds no image (no manifest.json and no index.json)")
-    return archive
 
 
 def image_archive_of(volume: Volume) -> ImageArchive | None:

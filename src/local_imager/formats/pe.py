@@ -111,14 +111,6 @@ class PeFile:
         return next((section for section in self.sections if section.name == name), None)
 
 
-def is_pe(head: bytes) -> bool:
-    """Tell from the first bytes (4 KiB do) whether this may be a PE file."""
-    if len(head) < 64 or head[:2] != b"MZ":
-        return False
-    at = int.from_bytes(head[60:64], "little")
-    return at <= _MAX_HEADER_OFFSET and head[at : at + 4] in (b"PE\0\0", b"")
-
-
 def read_pe(source: Source) -> PeFile:
     """Read headers, section table and certificate table.
 

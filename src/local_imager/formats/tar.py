@@ -1,4 +1,4 @@
-"""Tar archives: read with random access where they lie in a file, or member by member as they pass.
+"""Tar archives, read with random access where they lie in a file.
 
 POSIX ustar and pax, and GNU's extensions for long names, large numbers and sparse files in the old
 form (cloud images are such archives). Sparse files in pax headers and archives in several volumes
@@ -7,13 +7,13 @@ are refused. Nothing is written anywhere, whatever a name says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from local_imager.events import printable
 from local_imager.formats.entries import Entry, EntryBudget, EntryKind
-from local_imager.formats.source import CHUNK_BYTES, FormatError, Joined, Source, sha256_of
+from local_imager.formats.source import FormatError, Joined, Source, sha256_of
 from local_imager.formats.tarfields import (
     MemberDigest,
     decimal,
@@ -51,20 +51,9 @@ _KINDS: Final[dict[bytes, EntryKind]] = {
 Pieces = tuple[tuple[int, int], ...]
 
 
-class _Input(Protocol):
+class _Input:
     """Where an archive is read from; only forwards."""
 
-    position: int
-    pieces_left: int
-
-    def read(self, count: int) -> bytes:
-        """Return this many bytes, fewer only at the end."""
-
-    def skip(self, count: int) -> None:
-        """Pass over this many bytes; raises :class:`FormatError` at the end."""
-
-
-class _SourceInput:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.position = 0
@@ -79,40 +68,6 @@ class _SourceInput:
         if self.position + count > self._source.size_bytes:
             raise FormatError("the tar archive is cut off")
         self.position += count
-
-
-class _StreamInput:
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
-        self.position = 0
-        self.pieces_left = _MAX_SPARSE_PIECES
-
-    def piece(self, at_most: int) -> bytes:
-        """Return some bytes; none only at the end."""
-        while not self._rest:
-            following = next(self._chunks, None)
-            if following is None:
-                return b""
-            self._rest = memoryview(following)
-        data = bytes(self._rest[:at_most])
-        self._rest = self._rest[at_most:]
-        self.position += len(data)
-        return data
-
-    def read(self, count: int) -> bytes:
-        parts, left = [], count
-        while left and (data := self.piece(left)):
-            parts.append(data)
-            left -= len(data)
-        return b"".join(parts)
-
-    def skip(self, count: int) -> None:
-        while count:
-            data = self.piece(min(count, CHUNK_BYTES))
-            if not data:
-                raise FormatError("the tar archive is cut off")
-            count -= len(data)
 
 
 @dataclass(slots=True)
@@ -131,28 +86,6 @@ class _Head:
     pieces: Pieces | None
     header: bytes
     records: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """A member of a stream. ``pieces`` is None but for a sparse file.
-
-    :meth:`chunks` yields what is stored: the whole content, or of a sparse file its pieces one
-    after the other. It ends when the next member was asked for.
-    """
-
-    entry: Entry
-    pieces: Pieces | None
-    _input: _StreamInput
-    _end: int
-
-    def chunks(self) -> Iterator[bytes]:
-        """Yield the stored bytes; raises :class:`FormatError` when the archive is cut off."""
-        while (left := self._end - self._input.position) > 0:
-            data = self._input.piece(min(left, CHUNK_BYTES))
-            if not data:
-                raise FormatError("the tar archive is cut off")
-            yield data
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +140,7 @@ def read_tar(source: Source) -> TarVolume:
     places: list[tuple[int, Pieces | None]] = []
     stored: list[int] = []
     budget, digest = EntryBudget(), MemberDigest()
-    reader = _SourceInput(source)
+    reader = _Input(source)
     for head in _heads(reader):
         entry, at = head.entry, reader.position
         _spend(budget, entry)
@@ -230,17 +163,6 @@ def read_tar(source: Source) -> TarVolume:
     return TarVolume(tuple(entries.values()), source, tuple(places), digest.digest, reader.position)
 
 
-def stream_tar(chunks: Iterable[bytes]) -> Iterator[TarMember]:
-    """Yield the members of an archive as it passes; raises :class:`FormatError`."""
-    budget = EntryBudget()
-    reader = _StreamInput(chunks)
-    for head in _heads(reader):
-        _spend(budget, head.entry)
-        end = reader.position + head.stored_bytes
-        yield TarMember(head.entry, head.pieces, reader, end)
-        reader.skip(end - reader.position + -head.stored_bytes % BLOCK)
-
-
 def _spend(budget: EntryBudget, entry: Entry) -> None:
     budget.spend(entry.path)
     if entry.link_target:
@@ -248,8 +170,6 @@ def _spend(budget: EntryBudget, entry: Entry) -> None:
 
 
 def _numbered(entry: Entry, number: int) -> Entry:
-    from dataclasses import replace
-
     return replace(entry, number=number)
 
 

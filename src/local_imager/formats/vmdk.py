@@ -22,7 +22,6 @@ _HEADER: Final = struct.Struct("<4sIIQQQQIQQQB4sH")
 _AT_END: Final = 0xFFFFFFFFFFFFFFFF
 _ZERO_GRAINS: Final = 1 << 2
 _COMPRESSED: Final = 1 << 16
-_MARKERS: Final = 1 << 17
 _DEFLATE: Final = 1
 _GRAIN_HEADER: Final = struct.Struct("<QI")
 _MAX_DIRECTORY_BYTES: Final = 1 << 20

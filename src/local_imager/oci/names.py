@@ -55,17 +55,6 @@ def is_image(entry: Descriptor) -> bool:
     )
 
 
-def find_tag(entries: Sequence[Descriptor], reference: Reference) -> Descriptor | None:
-    """Return the entry that ``registry/repository:tag`` names, or None.
-
-    Full name, then repository with tag, then the bare tag, then the only image of a layout
-    without names. The last entry of a name wins, as in the tools that append.
-    """
-    named = find_named(entries, reference)
-    images = tuple(entry for entry in entries if is_image(entry))
-    return named or find_unnamed(entries, lambda: images, reference)
-
-
 def spellings(reference: Reference) -> tuple[str, ...]:
     """Return the names that ``registry/repository:tag`` may have in a layout, the best first."""
     tag = reference.tag

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from local_imager.errors import SourceError
+from local_imager.formats.tarfields import header_name, text
 
 BLOCK: Final = 512
 # The longest path that Linux takes is 4 KiB; extended attributes of one file stay below 64 KiB.
@@ -105,15 +106,15 @@ class TarStream:
             overrides.update(_pax_records(data))
         elif type_flag in (b"L", b"K"):
             key = "path" if type_flag == b"L" else "linkpath"
-            overrides.setdefault(key, _text(data.rstrip(b"\0")))
+            overrides.setdefault(key, text(data.rstrip(b"\0")))
 
     def _member(
         self, header: bytes, type_flag: bytes, size: int, overrides: dict[str, str]
     ) -> TarMember:
         if any(key.startswith("GNU.sparse") for key in overrides):
             raise malformed_tar("sparse files are not supported")
-        name = overrides.get("path") or _header_name(header)
-        link = overrides.get("linkpath") or _text(header[157:257].split(b"\0")[0])
+        name = overrides.get("path") or header_name(header)
+        link = overrides.get("linkpath") or text(header[157:257].split(b"\0")[0])
         if "size" in overrides:
             size = _decimal(overrides["size"])
         if len(name) > MAX_NAME_CHARACTERS or len(link) > MAX_NAME_CHARACTERS:
@@ -139,34 +140,24 @@ class TarStream:
         self._padding = 0
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _header_name(header: bytes) -> str:
-    name = _text(header[:100].split(b"\0")[0])
-    prefix = _text(header[345:500].split(b"\0")[0]) if header[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
-
-
 def _number(field: bytes, what: str) -> int:
     """Read an octal field, or GNU's base-256 form (first bit set)."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
     else:
-        text = field.rstrip(b" \0").lstrip(b" ")
-        if not all(digit in b"01234567" for digit in text):
+        digits = field.rstrip(b" \0").lstrip(b" ")
+        if not all(digit in b"01234567" for digit in digits):
             raise malformed_tar(f"a {what} is not a number")
-        value = int(text, 8) if text else 0
+        value = int(digits, 8) if digits else 0
     if value >= 1 << 50:
         raise malformed_tar(f"a {what} is out of range")
     return value
 
 
-def _decimal(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 15):
+def _decimal(digits: str) -> int:
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 15):
         raise malformed_tar("a size is not a number")
-    return int(text)
+    return int(digits)
 
 
 def _pax_records(data: bytes) -> dict[str, str]:
@@ -187,7 +178,7 @@ def _pax_records(data: bytes) -> dict[str, str]:
             raise malformed_tar("an extended header is broken")
         begin += length
         if key in (b"path", b"linkpath", b"size"):
-            records[key.decode()] = _text(value[:-1])
+            records[key.decode()] = text(value[:-1])
         elif key.startswith(b"GNU.sparse"):
             records["GNU.sparse"] = ""
     return records

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_imager.formats.pe import MAX_CERTIFICATES, authentihash, is_pe, read_pe, section_source
+from local_imager.formats.pe import MAX_CERTIFICATES, authentihash, read_pe, section_source
 from local_imager.formats.source import BytesSource, FormatError
 from tests.pebytes import (
     UKI_SECTIONS,
@@ -92,12 +92,6 @@ def test_sbverify_agrees_that_what_is_signed_here_is_signed(tmp_path: Path) -> N
     argv = ["sbverify", "--cert", str(tmp_path / "cert.pem"), str(tmp_path / "x.efi")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert "Signature verification OK" in done.stdout, done.stderr
-
-
-def test_only_what_begins_as_a_pe_file_is_taken_for_one() -> None:
-    assert is_pe(_PLAIN[:4096])
-    assert not is_pe(b"MZ" + bytes(4000))
-    assert not is_pe(_PLAIN[:32]) and not is_pe(b"")
 
 
 def _patched(offset: int, form: str, *values: int) -> bytes:

@@ -14,9 +14,9 @@ from local_imager.deliver.compare.align import Spelling, content_kind
 from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_extensions
 from local_imager.deliver.compare.factwords import ENTRY_FACTS
 from local_imager.deliver.compare.finding import SPELLING, Finding, lies_in, volume_of
-from local_imager.deliver.compare.meaning_diff import MODULES_EXTENSION, SCHEMATIC_EXTENSION
 from local_imager.deliver.compare.noise import CONTENT, REST, kinds_of
 from local_imager.deliver.compare.semantic import Semantic
+from local_imager.deliver.inspect.extensions import MODULES, SCHEMATIC
 
 # With one of these, nearly every byte is another one: parts are listed below it.
 _TOTAL: Final = frozenset({"kind", "system", "version", "arch"})
@@ -200,9 +200,9 @@ class _Folder:
         names = [self._image_at(finding, side) for side in (0, 1)]
         if finding.fact == "presence":
             names = [names[0] if finding.left is not None else names[1]] * 2
-        if names[0] == names[1] == SCHEMATIC_EXTENSION:
+        if names[0] == names[1] == SCHEMATIC:
             return self._schematic
-        if names[0] == names[1] == MODULES_EXTENSION or _is_firmware(finding):
+        if names[0] == names[1] == MODULES or _is_firmware(finding):
             return next(iter(self._extensions.values()), None)
         owners = [self._extensions.get(name or "") for name in names]
         return owners[0] if all(owner is not None for owner in owners) else None
@@ -220,9 +220,9 @@ class _Folder:
             return False
         changed = {one.key for one in self._semantics if one.topic == "extension" and one.key}
         if any(one.topic == "schematic" for one in self._semantics):
-            changed.add(SCHEMATIC_EXTENSION)
-        if changed - {SCHEMATIC_EXTENSION}:
-            changed.add(MODULES_EXTENSION)
+            changed.add(SCHEMATIC)
+        if changed - {SCHEMATIC}:
+            changed.add(MODULES)
         return same_but_extensions(*texts, changed)
 
     def _text_owner(self, finding: Finding) -> Headline | None:

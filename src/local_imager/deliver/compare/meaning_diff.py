@@ -11,10 +11,8 @@ from local_imager.deliver.compare.masking import masked_text, shown_diff
 from local_imager.deliver.compare.schematic_diff import schematic_differences
 from local_imager.deliver.compare.semantic import Semantic, Topic
 from local_imager.deliver.compare.words import clean
+from local_imager.deliver.inspect.extensions import GENERATED
 
-# The virtual extensions that the factory adds: one carries the schematic, one the module index.
-SCHEMATIC_EXTENSION: Final = "schematic"
-MODULES_EXTENSION: Final = "modules.dep"
 _META_ARGUMENT: Final = "talos.environment=INSTALLER_META_BASE64="
 
 
@@ -130,7 +128,7 @@ def _by_name(extensions: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, 
     found: dict[str, Mapping[str, Any]] = {}
     for extension in extensions:
         name = str(extension.get("name") or "")
-        if name in (SCHEMATIC_EXTENSION, MODULES_EXTENSION):
+        if name in GENERATED:
             continue
         while name in found:
             name += " (again)"

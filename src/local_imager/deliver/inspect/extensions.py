@@ -22,9 +22,10 @@ from local_imager.schematic.goyaml.shapes import FreeMap, ListOf, Struct, Text
 FILE_NAME: Final = "extensions.yaml"
 # A schematic's text stands in it, and with it a whole machine configuration.
 MAX_BYTES: Final = 1 << 20
-# The virtual extension; modules.dep is another one that no schematic names.
+# Extensions that no schematic names: the virtual one, and the list of all modules.
 SCHEMATIC: Final = "schematic"
-GENERATED: Final = frozenset({SCHEMATIC, "modules.dep"})
+MODULES: Final = "modules.dep"
+GENERATED: Final = frozenset({SCHEMATIC, MODULES})
 
 _TEXT: Final = Text()
 _METADATA: Final = Struct(

@@ -118,9 +118,8 @@ def _boot_entry(
         facts["loads"] = _WHOLE
     if image:
         return walk.leaf(name, "boot-entry", facts=frozen(facts | {"image": image}))
-    size = entry.stated_bytes or min(volume.size_bytes, source.size_bytes) - entry.offset
     try:
-        content = Slice(source, entry.offset, size)
+        content = volume.open_boot_image(entry)
     except FormatError as error:
         return walk.leaf(name, "boot-entry", facts=frozen(facts), unread=error.message)
     return walk.part(content, name, place="boot-entry", facts=facts, offset=entry.offset)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from local_imager.deliver.inspect.extensions import GENERATED
 from local_imager.errors import InputError
 from local_imager.schematic.model import Customization, MetaValue, Overlay, Schematic
 
@@ -122,7 +123,7 @@ def _guess(meaning: Meaning) -> Schematic:
     extensions = sorted(
         f"siderolabs/{extension.name}"
         for extension in meaning.extensions
-        if extension.name not in ("schematic", "modules.dep")
+        if extension.name not in GENERATED
     )
     return Schematic(
         Overlay(),

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from local_imager.formats.fat import FatVolume
     from local_imager.formats.tar import TarVolume
 
-_SECTOR_BYTES: Final = 512
 # Sectors in front of the tables; mkfs.fat makes 32 at most.
 _MAX_RESERVED_BYTES: Final = 1 << 20
 # Of the sector "FSInfo": hints how many clusters are free, and where.
