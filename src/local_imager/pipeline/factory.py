@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.events import NULL_SINK, EventSink, Message, StepFinished, timed
 from local_imager.oci.model import Digest, canonical_json
-from local_imager.pipeline.locked import LockGuard
-from local_imager.pipeline.lockfile import FORMAT, Lock
-from local_imager.pipeline.locking import LockOrder, make_lock
 from local_imager.pipeline.opening import open_sources
 from local_imager.pipeline.planning import Job, Planner
 from local_imager.pipeline.values import BuildOrder, BuildResult, PlannedAsset
@@ -27,6 +24,9 @@ from local_imager.store.store import Store
 if TYPE_CHECKING:
     from local_imager.build.assemble import BuiltAsset
     from local_imager.build.request import Runner
+    from local_imager.pipeline.locked import LockGuard
+    from local_imager.pipeline.lockfile import Lock
+    from local_imager.pipeline.locking import LockOrder
     from local_imager.profile.model import Requirement
     from local_imager.sources.upstream import Sources
     from local_imager.sources.verify import VerifiedImage
@@ -97,6 +97,8 @@ class Factory:
 
         Raises what :func:`make_lock` raises. Nothing is written; :func:`write_lock` does that.
         """
+        from local_imager.pipeline.locking import make_lock
+
         return make_lock(
             order, self.settings, self.offline_sources if order.offline else self.sources
         )
@@ -108,6 +110,8 @@ class Factory:
     def _guard(self, order: BuildOrder) -> LockGuard | None:
         if order.lock is None:
             return None
+        from local_imager.pipeline.locked import LockGuard
+
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in order.assets]
         return LockGuard.check(order.lock, self.settings, order.schematic, version, names)
@@ -239,6 +243,8 @@ class Factory:
         def documents(digest: Digest) -> list[AttachedDocument]:
             record = {**built.record, "build_key": job.build_key, "digest": str(digest)}
             if order.lock is not None:
+                from local_imager.pipeline.lockfile import FORMAT
+
                 record["lock"] = {"digest": str(order.lock.digest), "format": FORMAT}
             schematic, log = canonical_bytes(order.schematic), built.log.encode()
             return [

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from local_imager.errors import InputError, LocalImagerError, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message
 from local_imager.oci.host import host_arch
-from local_imager.pipeline.locked import LockGuard
 from local_imager.pipeline.values import (
     BuildOrder,
     PlannedAsset,
@@ -29,6 +28,7 @@ from local_imager.settings import Settings
 from local_imager.store.store import Store
 
 if TYPE_CHECKING:
+    from local_imager.pipeline.locked import LockGuard
     from local_imager.sources.upstream import Sources
     from local_imager.sources.verify import VerifiedImage
 
@@ -107,10 +107,10 @@ class Planner:
     def catalogue(self, schematic: Schematic, version: TalosVersion) -> Catalogue:
         """Return what the schematic needs of the version's catalogues, from verified images."""
         overlay = schematic.overlay
-        extensions = schematic.customization.official_extensions
-        if not extensions and not (overlay.name or overlay.image):
+        has_overlay = bool(overlay.name or overlay.image)
+        if not schematic.customization.official_extensions and not has_overlay:
             return Catalogue(version)
-        found = self.sources.catalogue(version)
+        found = self.sources.catalogue(version, whole=has_overlay)
         return self.sources.with_overlay_profile(found, overlay.name) if overlay.name else found
 
     def plans(
@@ -175,7 +175,7 @@ class Planner:
         return PlannedAsset(entry, images, cached, command, normalised)
 
     def _described_image(self, requirement: Requirement) -> PlannedImage:
-        from local_imager.sources.fetch import held_descriptor
+        from local_imager.sources.held import held_descriptor
 
         pinned = self._guard.pin(requirement) if self._guard else requirement
         reference = pinned.reference(self._settings.registry)

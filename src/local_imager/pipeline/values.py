@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from local_imager.oci.host import host_arch
 from local_imager.oci.model import Digest, Reference
-from local_imager.pipeline.lockfile import LockFile
 from local_imager.profile.model import (
     Arch,
     BaseFile,
@@ -21,6 +20,9 @@ from local_imager.profile.model import (
     TarInput,
 )
 from local_imager.schematic.model import Schematic
+
+if TYPE_CHECKING:
+    from local_imager.pipeline.lockfile import LockFile
 
 MASK: Final = "(not shown: --show-secrets)"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from local_imager.sources.tlog import LogEvidence
+if TYPE_CHECKING:
+    from local_imager.sources.tlog import LogEvidence
 
 CLOCK_TIMESTAMP: Final = "RFC 3161 timestamp authority"
 

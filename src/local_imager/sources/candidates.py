@@ -11,14 +11,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from local_imager.errors import IntegrityError, NotFound, SourceError
 from local_imager.events import printable
 from local_imager.oci.model import Descriptor, Digest, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource
-from local_imager.sources.bundle import MAX_BUNDLE_BYTES, parse_bundle
-from local_imager.sources.certificate import certificate_from_pem
 from local_imager.sources.reasons import Reason, Rejected
 from local_imager.sources.statement import (
     MAX_SIMPLE_SIGNING_BYTES,
@@ -28,8 +26,10 @@ from local_imager.sources.statement import (
     check_statement,
     parse_envelope,
 )
-from local_imager.sources.tlog import LogEntry, parse_legacy_entry
 from local_imager.sources.untrusted_json import bytes_field, decode_base64, parse_object
+
+if TYPE_CHECKING:
+    from local_imager.sources.tlog import LogEntry
 
 Form = Literal["bundle-v0.3", "bundle-older", "cosign-legacy", "cosign-attestation", "unknown"]
 
@@ -143,6 +143,8 @@ class Finder:
             yield self._guarded("bundle-v0.3", where, partial(self._bundle, manifest, where))
 
     def _bundle(self, manifest: Manifest, where: str) -> Candidate:
+        from local_imager.sources.bundle import MAX_BUNDLE_BYTES, parse_bundle
+
         if not manifest.layers:
             raise Rejected(Reason.SIGNATURE_MISSING, "the referrer lists no bundle")
         if len(manifest.layers) > 1:
@@ -207,6 +209,8 @@ class Finder:
     def _attestation(self, manifest: Manifest, layer: Descriptor, where: str) -> Candidate:
         if layer.media_type != MEDIA_DSSE:
             raise Rejected(Reason.UNSUPPORTED_FORM, f"layer of the type {layer.media_type[:80]!r}")
+        from local_imager.sources.bundle import MAX_BUNDLE_BYTES
+
         untrusted_data = self._blob(layer, MAX_BUNDLE_BYTES)
         what = "attestation envelope"
         envelope: Envelope = parse_envelope(
@@ -273,9 +277,15 @@ def _legacy_material(annotations: Mapping[str, str]) -> Material:
     timestamp = annotations.get(ANNOTATION_TIMESTAMP, "")
     return Material(
         _certificate(pem) if pem else b"",
-        (parse_legacy_entry(entry),) if entry else (),
+        (_log_entry(entry),) if entry else (),
         (_timestamp(timestamp),) if timestamp else (),
     )
+
+
+def _log_entry(untrusted_annotation: str) -> LogEntry:
+    from local_imager.sources.tlog import parse_legacy_entry
+
+    return parse_legacy_entry(untrusted_annotation)
 
 
 def _timestamp(untrusted_annotation: str) -> bytes:
@@ -288,6 +298,8 @@ def _timestamp(untrusted_annotation: str) -> bytes:
 def _certificate(untrusted_pem: str) -> bytes:
     if len(untrusted_pem) > _CERTIFICATE_BYTES:
         raise Rejected(Reason.TOO_LARGE, "the certificate annotation is too large")
+    from local_imager.sources.certificate import certificate_from_pem
+
     return certificate_from_pem(untrusted_pem.encode(errors="replace"))
 
 

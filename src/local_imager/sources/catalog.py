@@ -34,7 +34,9 @@ def parse_extensions(
 
     An extension without a description stays, with empty texts.
     """
-    described = parse_yaml(untrusted_descriptions, "descriptions.yaml")
+    described = None
+    if untrusted_descriptions:
+        described = parse_yaml(untrusted_descriptions, "descriptions.yaml")
     if not isinstance(described, dict):
         described = {}
     lines = _text(untrusted_digests, "image-digests").split("\n")

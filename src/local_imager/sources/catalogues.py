@@ -30,15 +30,22 @@ ObtainAll = Callable[[Iterable[Requirement]], Mapping[Requirement, VerifiedImage
 
 
 def read_catalogue(
-    store: Store, registry: str, version: TalosVersion, obtain_all: ObtainAll
+    store: Store,
+    registry: str,
+    version: TalosVersion,
+    obtain_all: ObtainAll,
+    *,
+    whole: bool = True,
 ) -> Catalogue:
     """Return the extensions and overlays of a version, read from images that were obtained.
 
+    Not ``whole``: the names and digests of the extensions alone, which are read from lines.
     Raises what obtaining raises, and :class:`SourceError` for catalogues that cannot be read.
     """
-    wanted = catalogue_requirements(version)
+    wanted = catalogue_requirements(version)[: None if whole else 1]
     images = obtain_all(wanted)
-    files = read_files(store, images[wanted[0]], EXTENSION_FILES, max_bytes=MAX_CATALOGUE_BYTES)
+    names = EXTENSION_FILES if whole else EXTENSION_FILES[:1]
+    files = read_files(store, images[wanted[0]], names, max_bytes=MAX_CATALOGUE_BYTES)
     extensions = parse_extensions(
         needed_file(files, "image-digests", wanted[0]),
         files.get("descriptions.yaml", b""),

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 
 from local_imager.sources.keys import HashName, PublicKey, key_from_loaded
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.trusted_root import Authority, TrustedRoot
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from local_imager.sources.trusted_root import Authority, TrustedRoot
 
 _ISSUER_V2: Final = "1.3.6.1.4.1.57264.1.8"
 _ISSUER_V1: Final = "1.3.6.1.4.1.57264.1.1"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.trusted_root import Log
+
+if TYPE_CHECKING:
+    from local_imager.sources.trusted_root import Log
 
 # One log signature and some witnesses; each is tried only when its key hint fits.
 MAX_NOTE_SIGNATURES: Final = 32

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from local_imager.errors import HostError, IntegrityError, Interrupted, NotFound, SourceError
+from local_imager.errors import HostError, IntegrityError, Interrupted, SourceError
 from local_imager.events import NULL_SINK, EventSink, Progress, step
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference, parse_manifest
 from local_imager.oci.source import ImageSource, RawManifest
 from local_imager.sources.evidence import keep_evidence
+from local_imager.sources.held import entry_name, pick
 from local_imager.sources.keep import keep_signatures
 from local_imager.sources.memory import LogMemory
 from local_imager.sources.parallel import run_all
@@ -30,14 +31,6 @@ from local_imager.sources.verify import VerifiedImage, verify_image
 # Room that is left for manifests, the index and everybody else on the file system.
 RESERVE_BYTES: Final = 64 * 1024**2
 _PROGRESS_EVERY_S: Final = 0.1
-
-
-def entry_name(reference: Reference) -> str:
-    """Return the name in the store: a pinned image keeps its digest in the name.
-
-    So the same tag in two catalogues with two digests stays two images.
-    """
-    return str(reference)
 
 
 def fetch_image(
@@ -78,81 +71,6 @@ def fetch_image(
             layout.set_ref(name or entry_name(reference), documents[0].descriptor)
             keep_evidence(layout, verified, documents[0].descriptor)
     return verified
-
-
-def held_descriptor(layout: Layout, reference: Reference) -> Descriptor | None:
-    """Return the entry that the store has for a reference, complete or not; None if none."""
-    entry = layout.resolve(entry_name(reference))
-    if entry is None and reference.digest is not None and reference.tag:
-        entry = layout.resolve(entry_name(reference.with_tag(reference.tag)))
-    if entry is None or reference.digest not in (None, entry.digest):
-        return None
-    return Descriptor(entry.media_type, entry.digest, entry.size_bytes)
-
-
-def name_held(layout: Layout, reference: Reference, name: str) -> None:
-    """Let the layout call an image that it holds by another name, too; nothing for an empty name.
-
-    Raises :class:`StoreError`.
-    """
-    entry = held_descriptor(layout, reference) if name else None
-    known = layout.resolve(name) if entry is not None else None
-    if entry is not None and (known is None or known.digest != entry.digest):
-        layout.set_ref(name, entry)
-
-
-def is_complete(layout: Layout, descriptor: Descriptor, arches: Sequence[str]) -> bool:
-    """Say whether the layout holds every byte of these architectures, undamaged."""
-    try:
-        data = layout.read_blob(descriptor.digest, max_bytes=max(descriptor.size_bytes, 1))
-        top = parse_manifest(data, descriptor.media_type, "manifest")
-        for manifest in _children(layout, top, arches):
-            for blob in (manifest.config, *manifest.layers):
-                if not layout.intact(blob.digest, blob.size_bytes):
-                    return False
-    except SourceError:
-        return False
-    return True
-
-
-def _children(layout: Layout, top: Index | Manifest, arches: Sequence[str]) -> Iterator[Manifest]:
-    if isinstance(top, Manifest):
-        yield top
-        return
-    wanted = arches
-    if not wanted:
-        # Any one will do: the first that was ever fetched.
-        held = [e for e in _images_of(top) if layout.has(e.digest)]
-        wanted = [e.platform.architecture for e in held[:1] if e.platform]
-        if not wanted:
-            raise NotFound("no architecture of the image is in the store")
-    for entry in pick(top, wanted, "image"):
-        manifest = layout.read_manifest(entry)
-        if isinstance(manifest, Manifest):
-            yield manifest
-
-
-def _images_of(index: Index) -> list[Descriptor]:
-    """Linux images of an index; build attestations carry the platform ``unknown``."""
-    return [e for e in index.manifests if e.platform is not None and e.platform.os == "linux"]
-
-
-def pick(index: Index, arches: Sequence[str], what: str) -> tuple[Descriptor, ...]:
-    """Return an index's entries for these architectures; empty means the first linux one.
-
-    Raises :class:`NotFound` that names what there is.
-    """
-    images = _images_of(index)
-    if not arches:
-        arches = [e.platform.architecture for e in images[:1] if e.platform]
-    found = [index.for_platform("linux", arch) for arch in arches]
-    if not found or None in found:
-        have = ", ".join(sorted({e.platform.architecture for e in images if e.platform}))
-        raise NotFound(
-            f"{what} has no image for linux/{'+'.join(arches) or '(any)'}",
-            hint=f"it has: {have or 'no linux image at all'}",
-        )
-    return tuple(entry for entry in found if entry is not None)
 
 
 def _resolve(source: ImageSource, reference: Reference) -> Descriptor:

@@ -9,7 +9,7 @@ from typing import Final
 from local_imager.errors import SourceError
 from local_imager.oci.model import Descriptor, Digest, Index, Manifest, Reference
 from local_imager.oci.source import ImageSource
-from local_imager.sources.fetch import pick
+from local_imager.sources.held import pick
 from local_imager.sources.survey import read_manifest
 
 # BuildKit puts provenance and SBOM into the index itself, beside the image that they tell of.

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from local_imager.sources.acceptance import Acceptance, earliest
 from local_imager.sources.candidates import Candidate
-from local_imager.sources.keyless import judge_keyless
-from local_imager.sources.logbody import Signed, check_body
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.timestamps import verified_times
-from local_imager.sources.tlog import verify_entry
 from local_imager.sources.trust import KeylessSigner, KeySigner
-from local_imager.sources.trusted_root import load_trusted_root
 
 
 def judge(candidate: Candidate, signer: KeySigner | KeylessSigner) -> Acceptance:
     """Check a candidate against the signer; raises :class:`Rejected`."""
     if isinstance(signer, KeylessSigner):
+        from local_imager.sources.keyless import judge_keyless
+
         return judge_keyless(candidate, signer)
     return _judge_key(candidate, signer)
 
@@ -36,6 +33,18 @@ def _judge_key(candidate: Candidate, signer: KeySigner) -> Acceptance:
     checked = ("signature", "statement about this digest")
     if not signer.require_tlog:
         return Acceptance(signer.key.key_id, checked)
+    return _logged(candidate, signer, signature, checked)
+
+
+def _logged(
+    candidate: Candidate, signer: KeySigner, signature: bytes, checked: tuple[str, ...]
+) -> Acceptance:
+    """Check the log entries of what a key has signed, where the policy wants them."""
+    from local_imager.sources.logbody import Signed, check_body
+    from local_imager.sources.timestamps import verified_times
+    from local_imager.sources.tlog import verify_entry
+    from local_imager.sources.trusted_root import load_trusted_root
+
     signed = Signed(signature, signer.key.der, candidate.data, candidate.payload)
     root = load_trusted_root(signer.trusted_root)
     entries = candidate.material.log_entries

@@ -16,12 +16,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from local_imager.oci.model import canonical_json
 from local_imager.sources.checkpoint import verify_checkpoint
 from local_imager.sources.reasons import Reason, Rejected
-from local_imager.sources.trusted_root import Log, TrustedRoot
 from local_imager.sources.untrusted_json import (
     Document,
     bytes_field,
@@ -34,6 +33,9 @@ from local_imager.sources.untrusted_json import (
     parse_object,
     text_field,
 )
+
+if TYPE_CHECKING:
+    from local_imager.sources.trusted_root import Log, TrustedRoot
 
 # A tree of 2^64 leaves has proofs of 64 hashes.
 MAX_PROOF_HASHES: Final = 64

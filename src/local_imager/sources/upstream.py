@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from local_imager.errors import NotFound, SourceError, VerificationRefused
 from local_imager.events import EventSink, Message, step
@@ -21,11 +21,7 @@ from local_imager.oci.model import Reference
 from local_imager.oci.source import ImageSource
 from local_imager.profile.builder import newest_fit
 from local_imager.profile.model import Arch, Catalogue, Requirement
-from local_imager.profile.quirks import (
-    BUILDER_SINCE,
-    BuilderFeature,
-    available_versions,
-)
+from local_imager.profile.quirks import BUILDER_SINCE, BuilderFeature, available_versions
 from local_imager.profile.resolve import find_overlay
 from local_imager.profile.version import TalosVersion
 from local_imager.sources.catalogues import (
@@ -34,21 +30,22 @@ from local_imager.sources.catalogues import (
     read_overlay_profile,
 )
 from local_imager.sources.explaining import WHERE_ELSE, Explainer
-from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete, name_held
+from local_imager.sources.held import held_descriptor, is_complete, name_held
 from local_imager.sources.imagefiles import boot_files
 from local_imager.sources.inventory import StoreSource, confirm_held
-from local_imager.sources.keep import keep_attached
 from local_imager.sources.memory import LogMemory
-from local_imager.sources.outline import Outline, outline_image
 from local_imager.sources.parallel import run_all
-from local_imager.sources.survey import SurveyedImage, survey_image
 from local_imager.sources.trust import TrustPolicy
 from local_imager.sources.verify import VerifiedImage, verify_image
 from local_imager.store.store import Store
 
+if TYPE_CHECKING:
+    from local_imager.sources.outline import Outline
+    from local_imager.sources.survey import SurveyedImage
+
 IMAGER: Final = "siderolabs/imager"
-# The first imager that makes disk images without privilege.
 OLDEST_BUILDER: Final = TalosVersion(*BUILDER_SINCE[BuilderFeature.UNPRIVILEGED_DISK])
+"""The first imager that makes disk images without privilege."""
 
 Pin = Callable[[Requirement], Requirement]
 """Gives a requirement the digest that it has to have; raises when it may not be used at all."""
@@ -78,7 +75,7 @@ class Sources:
         self._host: Arch = host_arch()
         self._upstream_tags: tuple[str, ...] | None = None
         self._own = StoreSource(store.path)
-        self._catalogues: dict[TalosVersion, Catalogue] = {}
+        self._catalogues: dict[tuple[TalosVersion, bool], Catalogue] = {}
         self._explain = Explainer(self.versions)
         self._lock, self._memory = threading.Lock(), LogMemory(store.path, store.layout.locks_dir)
 
@@ -139,9 +136,9 @@ class Sources:
 
         The store's copy is used when it is whole and passes the policy now; otherwise the image is
         fetched. ``refresh`` asks the source what the tag means today; ``stop`` ends a download
-        early. Raises :class:`NotFound`
-        (with the nearest versions for an unknown Talos version), :class:`VerificationRefused`,
-        :class:`IntegrityError`, :class:`SourceError`, :class:`HostError` (disk).
+        early. Raises :class:`NotFound` (with the nearest versions for an unknown Talos version),
+        :class:`VerificationRefused`, :class:`IntegrityError`, :class:`SourceError`,
+        :class:`HostError` (disk).
         """
         requirement, reference = self._named(requirement)
         arches = requirement.arches(self._host)
@@ -179,6 +176,8 @@ class Sources:
                 return held
         if self._source is None:
             raise self._lacking(reference, requirement, arches)
+        from local_imager.sources.fetch import fetch_image
+
         with self._explain.explained(requirement):
             return fetch_image(
                 self._source,
@@ -217,6 +216,8 @@ class Sources:
     def _survey(
         self, reference: Reference, requirement: Requirement | None, *, refresh: bool
     ) -> SurveyedImage:
+        from local_imager.sources.survey import survey_image
+
         layout = self._store.layout
         held = held_descriptor(layout, reference)
         if held is not None and not (refresh and self._source) and layout.has(held.digest):
@@ -236,6 +237,8 @@ class Sources:
 
         Raises :class:`NotFound` and :class:`SourceError`.
         """
+        from local_imager.sources.outline import outline_image
+
         with self._explain.explained(None):
             return outline_image(self._places, image.reference, image.digest, arches)
 
@@ -247,6 +250,8 @@ class Sources:
         ``scratch`` is a layout that only the manifests are written to, in place of the store: a
         look at what would come. Raises :class:`SourceError` and :class:`StoreError`.
         """
+        from local_imager.sources.keep import keep_attached
+
         layout = scratch or self._store.layout
         inside = [entry.digest for entry in outline.attestations]
         for manifest in outline.manifests if scratch else ():
@@ -322,16 +327,21 @@ class Sources:
 
     # -- catalogues -------------------------------------------------------------------------
 
-    def catalogue(self, version: TalosVersion, *, refresh: bool = False) -> Catalogue:
-        """Return the extensions and overlays of a version, from verified catalogue images."""
+    def catalogue(
+        self, version: TalosVersion, *, refresh: bool = False, whole: bool = True
+    ) -> Catalogue:
+        """Return the extensions and overlays of a version, from verified catalogue images.
+
+        Not ``whole``: no overlays are asked for, and no descriptions.
+        """
         with self._lock:
-            known = self._catalogues.get(version)
+            known = self._catalogues.get((version, whole)) or self._catalogues.get((version, True))
         if known is not None and not refresh:
             return known
         obtain_all = partial(self.obtain_all, refresh=refresh)
-        catalogue = read_catalogue(self._store, self._registry, version, obtain_all)
+        catalogue = read_catalogue(self._store, self._registry, version, obtain_all, whole=whole)
         with self._lock:
-            self._catalogues[version] = catalogue
+            self._catalogues[version, whole] = catalogue
         return catalogue
 
     def with_overlay_profile(self, catalogue: Catalogue, overlay_name: str) -> Catalogue:

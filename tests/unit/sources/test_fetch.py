@@ -25,7 +25,8 @@ from local_imager.oci.layoutfiles import DirectoryFiles
 from local_imager.oci.model import Descriptor, Digest, Reference
 from local_imager.oci.source import RawManifest
 from local_imager.sources.evidence import ARTIFACT_EVIDENCE
-from local_imager.sources.fetch import fetch_image, held_descriptor, is_complete
+from local_imager.sources.fetch import fetch_image
+from local_imager.sources.held import held_descriptor, is_complete
 from local_imager.sources.verify import verify_image
 from tests.unit.sources.forge import Forge, Signing
 

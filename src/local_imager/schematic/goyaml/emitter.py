@@ -36,7 +36,8 @@ _NAMED_ESCAPES = {
     0x2029: "P",
 }
 _NEEDS_ESCAPE = re.compile(
-    r"[^\x20\x21\x23-\x5b\x5d-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]"
+    # All but \x20-\x7e without " and \, \xa0-\u2027, \u202a-\ud7ff, \ue000-\ufefe, \uff00-\ufffd.
+    r"[\0-\x1f\x22\x5c\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U00010000-\U0010ffff]"
 )
 _ANY_CHAR = re.compile("(?s).")
 _BOM = "\ufeff"

@@ -15,7 +15,10 @@ _BASE60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
 _BASE64_LINE_CHARS = 70
 _MIN_PLAIN_EXPONENT, _MAX_PLAIN_EXPONENT = -4, 5
 
-_SPECIAL = re.compile("[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd]")
+# All but \t \n \x20-\x7e \xa0-\ud7ff \ue000-\ufefe \uff00-\ufffd (quicker made like this).
+_SPECIAL = re.compile(
+    "[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufeff\ufffe\uffff\U00010000-\U0010ffff]"
+)
 _LINE_BREAK = re.compile("[\r\n\x85\u2028\u2029]")
 _SPACE_THEN_BREAK = re.compile(" [\r\n\x85\u2028\u2029]")
 _BREAK_THEN_SPACE = re.compile("[\r\n\x85\u2028\u2029] ")

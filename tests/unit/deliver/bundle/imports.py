@@ -12,7 +12,7 @@ from local_imager.deliver.bundle.far.report import ImportReport
 from local_imager.events import RecordingSink
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.model import Reference
-from local_imager.sources.fetch import held_descriptor, is_complete
+from local_imager.sources.held import held_descriptor, is_complete
 from local_imager.sources.verify import verify_image
 from local_imager.store.incoming import is_incoming
 from local_imager.store.store import Store

@@ -37,7 +37,7 @@ from local_imager.oci.model import (
 )
 from local_imager.oci.names import fallback_tag
 from local_imager.sources.evidence import ARTIFACT_EVIDENCE
-from local_imager.sources.fetch import held_descriptor
+from local_imager.sources.held import held_descriptor
 from local_imager.sources.verify import verify_image
 from local_imager.store.records import AssetRecord
 from local_imager.store.store import Store

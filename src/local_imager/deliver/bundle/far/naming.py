@@ -26,7 +26,8 @@ from local_imager.oci.model import (
     parse_manifest,
 )
 from local_imager.oci.names import fallback_tag, find_referrers_list
-from local_imager.sources.fetch import fetch_image, is_complete
+from local_imager.sources.fetch import fetch_image
+from local_imager.sources.held import is_complete
 from local_imager.sources.keep import ATTACHED_SUFFIXES, keep_attached
 from local_imager.sources.memory import LogMemory
 from local_imager.sources.trust import TrustPolicy
