@@ -38,9 +38,10 @@ def lab_builder(lab: Lab) -> VerifiedImage:
 
 
 def owned_containers(runner: DockerRunner) -> list[str]:
-    """The engine's containers that carry our labels."""
-    found = runner._engine.owned(LABEL_PREFIX + "owner-process")
-    return [item.name for item in found if item.kind == "container"]
+    """The engine's containers that this process made; other tests may have some, too."""
+    label = LABEL_PREFIX + "owner-process"
+    found = [item for item in runner._engine.owned(label) if item.kind == "container"]
+    return [one.name for one in found if one.labels[label].partition(".")[0] == str(os.getpid())]
 
 
 @dataclass

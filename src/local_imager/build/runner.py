@@ -32,7 +32,7 @@ from local_imager.build.request import (
 )
 from local_imager.build.transfer import unpack_zstd
 from local_imager.errors import HostError
-from local_imager.events import NULL_SINK, EventSink, Message, Progress, step, timed
+from local_imager.events import EventSink, Message, Progress, step, timed
 from local_imager.oci.archive import stream_archive
 from local_imager.oci.export import select_image
 
@@ -115,15 +115,18 @@ class DockerRunner:
 
         Where files are sent to the engine everything waits for ``finish``: they have to be whole.
         """
-        with timed(sink, "engine", request.subject):
-            engine = self.info()
-            places = self._sharing(request, engine)
-            self._sweep(sink)
-        if places.streams:
-            yield Later(lambda: self._run_streamed(request, places, sink, cancel))
-            return
-        with self._begun(request, places, sink, cancel) as begun:
-            yield begun
+        with contextlib.ExitStack() as held:
+            with timed(sink, "engine", request.subject):
+                engine = self.info()
+                self._sweep(sink)
+            places, container = self._placed(request, engine, sink, held)
+            if places.streams:
+                yield Later(lambda: self._run_streamed(request, places, sink, cancel))
+                return
+            if container is None:
+                container = held.enter_context(self._created(request, places, engine, sink))
+            with self._following(container, request, places, sink, cancel) as begun:
+                yield begun
 
     def _run_streamed(
         self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
@@ -145,24 +148,43 @@ class DockerRunner:
     def _run(
         self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
     ) -> RunResult:
-        with self._begun(request, places, sink, cancel) as begun:
+        with (
+            self._created(request, places, self.info(), sink) as container,
+            self._following(container, request, places, sink, cancel) as begun,
+        ):
             return begun.finish()
 
     @contextlib.contextmanager
-    def _begun(
-        self, request: ImagerRequest, places: Places, sink: EventSink, cancel: threading.Event
-    ) -> Iterator[BegunRun]:
-        engine = self.info()
+    def _created(
+        self, request: ImagerRequest, places: Places, engine: EngineInfo, sink: EventSink
+    ) -> Iterator[str]:
+        """Have the container of a request, not started; it and its places are gone afterwards."""
         try:
             mounts = places.prepare(request, container_user(engine))
             if request.privileges.host_devices:
                 mounts["/dev"] = (MountSource("bind", "/dev"), False)
             document = container_options(request, engine, mounts, self._labels)
-            with self._container(document, request.subject, sink) as container:
-                with Following(self._engine, container, request, sink, cancel) as following:
-                    yield Later(lambda: self._ended(following, places))
+            with timed(sink, "create", request.subject):
+                container = self._engine.create(document, f"local-imager-{secrets.token_hex(6)}")
+            try:
+                yield container
+            finally:
+                with timed(sink, "remove", request.subject):
+                    self._engine.remove(container)
         finally:
             places.finish(request)
+
+    @contextlib.contextmanager
+    def _following(
+        self,
+        container: str,
+        request: ImagerRequest,
+        places: Places,
+        sink: EventSink,
+        cancel: threading.Event,
+    ) -> Iterator[BegunRun]:
+        with Following(self._engine, container, request, sink, cancel) as following:
+            yield Later(lambda: self._ended(following, places))
 
     def _ended(self, following: Following, places: Places) -> RunResult:
         """Let the program run to its end and take its outputs."""
@@ -221,18 +243,6 @@ class DockerRunner:
             self._places = None
         self._engine.close()
 
-    @contextlib.contextmanager
-    def _container(
-        self, document: dict[str, object], subject: str, sink: EventSink
-    ) -> Iterator[str]:
-        with timed(sink, "create", subject):
-            container = self._engine.create(document, f"local-imager-{secrets.token_hex(6)}")
-        try:
-            yield container
-        finally:
-            with timed(sink, "remove", subject):
-                self._engine.remove(container)
-
     def _sweep(self, sink: EventSink) -> None:
         """Once per runner: remove what a killed process of this host left in the engine."""
         with self._lock:
@@ -243,58 +253,60 @@ class DockerRunner:
         if count:
             sink.emit(Message(f"removed {count} left-overs of a process that was killed", "info"))
 
-    def _sharing(self, request: ImagerRequest, engine: EngineInfo) -> Places:
-        """Return how files reach this engine; found out once, with a container never started.
+    def _placed(
+        self,
+        request: ImagerRequest,
+        engine: EngineInfo,
+        sink: EventSink,
+        held: contextlib.ExitStack,
+    ) -> tuple[Places, str | None]:
+        """Return how files reach this engine, and the container that it was found out with.
 
-        User remapping and SELinux are served by volumes: with bind mounts they would need files
-        opened to everyone, or a container without its SELinux confinement.
+        That is the first one, which ``held`` removes; later there is none. User remapping and
+        SELinux are served by volumes: with bind mounts they would need files opened to everyone,
+        or a container without its SELinux confinement.
         """
+        container = None
         with self._lock:
+            if self._places is None and not (engine.remapped_users or engine.selinux):
+                container = self._shared(request, engine, sink, held)
+                self._places = BindPlaces() if container else None
             if self._places is None:
-                shared = not (engine.remapped_users or engine.selinux)
-                if shared and self._sees_our_files(request):
-                    self._places = BindPlaces()
-                else:
-                    self._places = VolumePlaces(self._engine, self._prefixed_labels())
-            return self._places
+                labels = {LABEL_PREFIX + name: value for name, value in self._labels.items()}
+                self._places = VolumePlaces(self._engine, labels)
+            return self._places, container
 
-    def _prefixed_labels(self) -> dict[str, str]:
-        return {LABEL_PREFIX + name: value for name, value in self._labels.items()}
+    def _shared(
+        self,
+        request: ImagerRequest,
+        engine: EngineInfo,
+        sink: EventSink,
+        held: contextlib.ExitStack,
+    ) -> str | None:
+        """Create the container over bind mounts; None when the engine does not see our files.
 
-    def _sees_our_files(self, request: ImagerRequest) -> bool:
-        probe = request.output_dir.parent / f".probe-{secrets.token_hex(6)}"
-        probe.mkdir(mode=0o755, parents=True)
-        nonce = secrets.token_hex(16)
-        (probe / "nonce").write_text(nonce)
-        document: dict[str, object] = {
-            "Image": request.image_id,
-            "Entrypoint": ["/never-started"],
-            "Labels": self._prefixed_labels(),
-            "HostConfig": {
-                "NetworkMode": "none",
-                "Mounts": [
-                    {
-                        "Type": "bind",
-                        "Source": str(probe.resolve()),
-                        "Target": "/probe",
-                        "ReadOnly": True,
-                    }
-                ],
-            },
-        }
-        try:
-            with self._container(document, request.subject, NULL_SINK) as container:
-                stream = self._engine.get_archive(container, "/probe/nonce")
-                return nonce.encode() in b"".join(stream)
-        except NoSuchObject:
-            return False
-        except HostError as error:
-            if error.code != "engine-refused":
-                raise
-            return False  # the engine cannot even find the directory
-        finally:
-            (probe / "nonce").unlink()
-            probe.rmdir()
+        Asked of the container before its start: is a file there that was written here?
+        """
+        nonce, name = secrets.token_hex(16), f".probe-{secrets.token_hex(6)}"
+        probe = request.output_dir / name
+        with contextlib.ExitStack() as tried:
+            try:
+                container = tried.enter_context(self._created(request, BindPlaces(), engine, sink))
+                with timed(sink, "engine", request.subject):
+                    probe.write_text(nonce)
+                    stream = self._engine.get_archive(container, f"{OUTPUT_ROOT}/{name}")
+                    if nonce.encode() not in b"".join(stream):
+                        return None
+            except NoSuchObject:
+                return None
+            except HostError as error:
+                if error.code != "engine-refused":
+                    raise
+                return None  # the engine cannot even find the directory
+            finally:
+                probe.unlink(missing_ok=True)
+            held.push(tried.pop_all())
+        return container
 
 
 def _counted(chunks: Iterator[bytes], subject: str, total: int, sink: EventSink) -> Iterator[bytes]:
