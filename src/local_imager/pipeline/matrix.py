@@ -113,9 +113,12 @@ def shares(jobs: int, memory_bytes: int, units: int, settings: Settings) -> Shar
 
 
 def worst_exit_code(results: Sequence[CellResult]) -> ExitCode:
-    """Return the exit code of the worst outcome: interrupted, refused, host, failed, input."""
+    """Return the exit code of the worst outcome: interrupted, refused, host, failed, input.
+
+    A cell that was not begun has no outcome of its own: it counts only where nothing failed.
+    """
     codes = {result.error.exit_code for result in results if result.error is not None}
-    if any(result.outcome == "stopped" and result.error is None for result in results):
+    if not codes and any(result.outcome == "stopped" for result in results):
         codes.add(ExitCode.FAILED)
     return next((code for code in _WORST_FIRST if code in codes), ExitCode.OK)
 

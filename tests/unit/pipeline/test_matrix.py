@@ -160,6 +160,14 @@ def test_fail_fast_begins_nothing_more(world: World) -> None:
     assert worst_exit_code(list(results.values())) == ExitCode.FAILED
 
 
+def test_fail_fast_ends_with_the_exit_code_of_the_cell_that_failed(world: World) -> None:
+    cells = [cell("kernel-amd64", "v1.12.9"), *CELLS]
+    results = built(world, cells, FakeRunner(imager), fail_fast=True, jobs=1)
+    outcomes = [result.outcome for result in results.values()]
+    assert "stopped" in outcomes and outcomes.count("failed") == 1
+    assert worst_exit_code(list(results.values())) == ExitCode.INPUT_INVALID
+
+
 def test_stopping_ends_what_runs_and_begins_nothing(world: World) -> None:
     cancel, running = threading.Event(), threading.Event()
 
@@ -252,3 +260,5 @@ def test_the_worst_cell_gives_the_exit_code() -> None:
     assert worst_exit_code(results[:1]) == ExitCode.INPUT_INVALID
     assert worst_exit_code([CellResult(one, "built"), CellResult(one, "cached")]) == ExitCode.OK
     assert worst_exit_code([CellResult(one, "stopped")]) == ExitCode.FAILED
+    stopped = [results[0], CellResult(one, "stopped")]
+    assert worst_exit_code(stopped) == ExitCode.INPUT_INVALID
