@@ -81,16 +81,20 @@ def boot_files(
     """
     layout = store.layout
     manifests = image_manifests(layout, base.digest, (host_arch, arch))
-    for manifest in manifests:
-        kept = _kept(layout, boot_name(manifest.digest, arch))
-        if kept is not None:
-            return kept
-    for manifest in manifests:
-        with step(sink, "unpack", f"boot assets of {base.reference} for {arch}"):
-            if _take_out(store, manifest, arch):
-                kept = _kept(layout, boot_name(manifest.digest, arch))
-                if kept is not None:
-                    return kept
+    kept = _first_kept(layout, manifests, arch)
+    if kept is not None:
+        return kept
+    # Several builds that begin at once want the same files: one takes them out, the others wait.
+    with store.build_lock(f"boot-{base.digest.hex}-{arch}"):
+        for manifest in manifests:
+            kept = _first_kept(layout, manifests, arch)
+            if kept is not None:
+                return kept
+            with step(sink, "unpack", f"boot assets of {base.reference} for {arch}"):
+                _take_out(store, manifest, arch)
+        kept = _first_kept(layout, manifests, arch)
+    if kept is not None:
+        return kept
     raise SourceError(
         f"{base.reference} has no kernel and initramfs for {arch}",
         hint=f"an imager image holds them below /usr/install/{arch}",
@@ -101,6 +105,13 @@ def boot_files(
 def boot_name(manifest: Digest, arch: str) -> str:
     """Return the name in the store of the boot assets taken out of an image."""
     return f"local-imager/boot/{manifest.hex}/{arch}"
+
+
+def _first_kept(
+    layout: Layout, manifests: Sequence[Manifest], arch: Arch
+) -> Mapping[str, Path] | None:
+    found = (_kept(layout, boot_name(manifest.digest, arch)) for manifest in manifests)
+    return next((kept for kept in found if kept is not None), None)
 
 
 def _kept(layout: Layout, name: str) -> Mapping[str, Path] | None:
@@ -118,8 +129,8 @@ def _kept(layout: Layout, name: str) -> Mapping[str, Path] | None:
     return found
 
 
-def _take_out(store: Store, manifest: Manifest, arch: Arch) -> bool:
-    """Extract and store the boot assets; False when this image does not have them."""
+def _take_out(store: Store, manifest: Manifest, arch: Arch) -> None:
+    """Extract and store the boot assets; nothing when this image does not have them."""
     names = (*REQUIRED_BOOT_FILES, *OPTIONAL_BOOT_FILES)
     paths = {f"usr/install/{arch}/{name}": name for name in names}
     layout = store.layout
@@ -128,7 +139,7 @@ def _take_out(store: Store, manifest: Manifest, arch: Arch) -> bool:
         found = extract_files(layers, paths, scratch / "files")
         by_name = {paths[path]: file for path, file in found.items()}
         if not all(name in by_name for name in REQUIRED_BOOT_FILES):
-            return False
+            return
         # Two names may be links to one file, so nothing is moved before all are stored.
         stored = [
             layout.put_file(by_name[name], _MEDIA_FILE, annotations={ANNOTATION_TITLE: name})
@@ -136,7 +147,6 @@ def _take_out(store: Store, manifest: Manifest, arch: Arch) -> bool:
             if name in by_name
         ]
         layout.set_ref(boot_name(manifest.digest, arch), _artifact(layout, stored))
-    return True
 
 
 def _artifact(layout: Layout, files: Sequence[Descriptor]) -> Descriptor:

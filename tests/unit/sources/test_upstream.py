@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local_imager.errors import NotFound, PlanError, SourceError, VerificationRefused
-from local_imager.events import Message, RecordingSink
+from local_imager.events import Message, RecordingSink, StepFinished
 from local_imager.oci.layout_source import LayoutSource
 from local_imager.oci.layoutfiles import DirectoryFiles
 from local_imager.oci.model import Reference
@@ -228,6 +229,16 @@ def test_boot_files_are_taken_out_once(world: World) -> None:
         assert files["vmlinuz"].read_bytes() == f"{arch} vmlinuz".encode()
     again = world.sources(offline=True)
     assert again.boot_files(again.obtain(base(V190)), "amd64")["vmlinuz"].is_file()
+
+
+def test_boot_files_that_several_want_at_once_are_taken_out_once(world: World) -> None:
+    sources = world.sources()
+    image = sources.obtain(base(V190))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: sources.boot_files(image, "amd64"), range(4)))
+    assert all(files == found[0] for files in found)
+    steps = [e for e in world.sink.events if isinstance(e, StepFinished) and e.step == "unpack"]
+    assert len(steps) == 1
 
 
 def test_damaged_boot_files_are_taken_out_again(world: World) -> None:
