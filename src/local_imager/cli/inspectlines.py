@@ -155,14 +155,22 @@ def _secure_boot(state: SecureBoot) -> str:
         return ""
     words = _SIGNED[state.state]
     if state.signers:
-        words += f" by {'; '.join(_shown(signer) for signer in state.signers[:4])}"
+        words += f" by {_names(state.signers)}"
+    elif state.not_fitting:
+        words += f" (by {_names(state.not_fitting)})"
     if state.pcr_signed:
         words += ", TPM policy signed"
     if state.enrols:
         words += f", enrols {', '.join(map(_shown, state.enrols[:6]))}"
     if state.enroll_keys:
         words += f" (systemd-boot enrols keys: {_shown(state.enroll_keys)})"
+    if state.signers and state.not_fitting:
+        words += f"; another signature, by {_names(state.not_fitting)}, does not fit"
     return words
+
+
+def _names(signers: Sequence[str]) -> str:
+    return "; ".join(_shown(signer) for signer in signers[:4])
 
 
 def _schematic(meaning: Meaning) -> Iterator[str]:

@@ -75,8 +75,9 @@ class SecureBoot:
 
     ``signed`` is only said when every EFI program in the file carries a signature that fits its
     bytes; whose keys a machine trusts is up to the machine. ``signers`` are the subjects of the
-    certificates, ``pcr_signed`` says that a UKI carries a signed TPM policy, ``enrols`` lists the
-    key databases that systemd-boot would enrol.
+    certificates of those that fit, ``not_fitting`` of those that do not (they signed something
+    else). ``pcr_signed`` says that a UKI carries a signed TPM policy, ``enrols`` lists the key
+    databases that systemd-boot would enrol.
     """
 
     state: SigningState = "not-applicable"
@@ -84,12 +85,14 @@ class SecureBoot:
     pcr_signed: bool = False
     enrols: tuple[str, ...] = ()
     enroll_keys: str = ""
+    not_fitting: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
         return {
             "state": self.state,
             "signers": list(self.signers),
+            "not_fitting": list(self.not_fitting),
             "pcr_signed": self.pcr_signed,
             "enrols": list(self.enrols),
             "enroll_keys": self.enroll_keys or None,

@@ -18,13 +18,15 @@ def secure_boot_of(tree: Part) -> SecureBoot:
     """
     states: list[SigningState] = []
     signers: dict[str, None] = {}
+    strangers: dict[str, None] = {}
     policies = False
     enrols: list[str] = []
     setting = ""
     for path, part in tree.walk():
         if content_of(part) in ("uki", "pe"):
             states.append(_state_of(part))
-            signers |= dict.fromkeys(_signers(part))
+            signers |= dict.fromkeys(_signers(part, fitting=True))
+            strangers |= dict.fromkeys(_signers(part, fitting=False))
             policies = policies or bool(part.facts.get("pcr_verifies"))
         elif part.name.lower().endswith(".auth") and "/keys/" in f"/{path.lower()}":
             enrols.append(part.name)
@@ -33,6 +35,7 @@ def secure_boot_of(tree: Part) -> SecureBoot:
     return SecureBoot(
         state=_together(states),
         signers=tuple(signers),
+        not_fitting=tuple(strangers),
         pcr_signed=policies,
         enrols=tuple(dict.fromkeys(enrols)),
         enroll_keys=setting,
@@ -43,18 +46,21 @@ def _state_of(program: Part) -> SigningState:
     signatures = [part for part in program.children if part.kind == "pe-signature"]
     if not signatures:
         return "unsigned"
-    holds = [
-        bool(one.facts.get("digest_matches")) and bool(one.facts.get("verifies"))
-        for one in signatures
-    ]
-    return "signed" if any(holds) else "broken"
+    return "signed" if any(map(_fits, signatures)) else "broken"
 
 
-def _signers(program: Part) -> list[str]:
+def _fits(signature: Part) -> bool:
+    """Whether a signature is one of the bytes that it stands behind, and holds by itself."""
+    return bool(signature.facts.get("digest_matches")) and bool(signature.facts.get("verifies"))
+
+
+def _signers(program: Part, *, fitting: bool) -> list[str]:
+    """Return who signed the program, or whom the signatures name that do not fit it: anybody can
+    put one of another file behind it."""
     return [
         str(part.facts["signer"])
         for part in program.children
-        if part.kind == "pe-signature" and "signer" in part.facts
+        if part.kind == "pe-signature" and "signer" in part.facts and _fits(part) is fitting
     ]
 
 

@@ -15,7 +15,16 @@ from local_imager.deliver.inspect.inspection import Inspection, inspect_source
 from local_imager.deliver.inspect.meaning import Meaning
 from local_imager.formats.source import BytesSource
 from tests.diskfiles import small_fat32
-from tests.pebytes import make_pe, pcr_document, public_pem, sign_pe, signer
+from tests.pebytes import (
+    make_pe,
+    pcr_document,
+    pkcs7,
+    plain_hash,
+    public_pem,
+    sign_pe,
+    signer,
+    with_signatures,
+)
 from tests.talosfiles import (
     CMDLINE,
     KERNEL_VERSION,
@@ -195,10 +204,25 @@ def test_signatures_and_policies() -> None:
     assert (found.secure_boot.state, found.secure_boot.signers) == ("signed", ("CN=test rsa",))
     assert found.secure_boot.pcr_signed
     altered = signed.replace(b"console=tty0", b"console=tty9")
-    assert meaning_of(altered).secure_boot.state == "broken"
+    broken = meaning_of(altered).secure_boot
+    assert (broken.state, broken.signers) == ("broken", ())
+    assert broken.not_fitting == ("CN=test rsa",)
     assert meaning_of(talos_disk(signed)).secure_boot.state == "partly-signed"
     other = [(".pcrsig", pcr_document(by)), (".pcrpkey", public_pem(signer("ec")))]
     assert not meaning_of(uki(more=other)).secure_boot.pcr_signed
+
+
+def test_who_signed_other_bytes_is_no_signer_of_these() -> None:
+    first, second = signer(), signer("ec")
+    other = pkcs7(plain_hash(uki()), first)
+    altered = uki(cmdline=CMDLINE.replace("tty0", "tty1"))
+    own = pkcs7(plain_hash(altered), second)
+    found = meaning_of(with_signatures(altered, other, own)).secure_boot
+    assert (found.state, found.signers) == ("signed", ("CN=test ec",))
+    assert found.not_fitting == ("CN=test rsa",)
+    both = with_signatures(altered, pkcs7(plain_hash(altered), first), own)
+    assert meaning_of(both).secure_boot.signers == ("CN=test rsa", "CN=test ec")
+    assert meaning_of(both).secure_boot.not_fitting == ()
 
 
 def test_parts_that_cannot_be_read_are_named() -> None:
