@@ -9,10 +9,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from xml.etree import ElementTree
 
 from local_imager.build.chunks import CHUNK_BYTES, DIG_BYTES, file_chunks, rechunk
 from local_imager.build.compress import write_gzip
+from local_imager.build.ovf import ovf_document
 from local_imager.errors import BuildError
 from local_imager.oci.sparse import hash_file
 
@@ -127,101 +127,3 @@ def _plain_header(name: str, size_bytes: int, epoch: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = size_bytes, 0o644, epoch
     return info.tobuf(tarfile.GNU_FORMAT)
-
-
-_OVF: Final = "http://schemas.dmtf.org/ovf/envelope/1"
-_RASD: Final = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
-_VSSD: Final = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData"
-_VMW: Final = "http://www.vmware.com/schema/ovf"
-_STREAM_OPTIMISED: Final = (
-    "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
-)
-# The virtual machine that a Talos OVA describes: (resource type of DMTF DSP1041, properties).
-_HARDWARE: Final[tuple[tuple[int, dict[str, str]], ...]] = (
-    (3, {"ElementName": "2 virtual CPU(s)", "AllocationUnits": "hertz * 10^6",
-         "VirtualQuantity": "2"}),
-    (4, {"ElementName": "2048MB of memory", "AllocationUnits": "byte * 2^20",
-         "VirtualQuantity": "2048"}),
-    (6, {"ElementName": "scsiController0", "Address": "0", "ResourceSubType": "VirtualSCSI"}),
-    (17, {"ElementName": "disk0", "AddressOnParent": "0", "Parent": "3",
-          "HostResource": "ovf:/disk/vmdisk1"}),
-    (10, {"ElementName": "ethernet0", "AddressOnParent": "2", "AutomaticAllocation": "true",
-          "Connection": "VM Network", "ResourceSubType": "VmxNet3"}),
-)  # fmt: skip
-# Settings without which Talos cannot read its configuration or find its disks.
-_MACHINE_CONFIG: Final = (("disk.EnableUUID", "true"), ("nvram", "talos.nvram"))
-
-
-def ovf_document(vmdk_name: str, vmdk_bytes: int, disk_bytes: int) -> bytes:
-    """Return the OVF 1.1 description (DMTF DSP0243) of a machine that boots the disk."""
-    for prefix, uri in (("ovf", _OVF), ("rasd", _RASD), ("vssd", _VSSD), ("vmw", _VMW)):
-        ElementTree.register_namespace(prefix, uri)
-    root = ElementTree.Element(f"{{{_OVF}}}Envelope")
-    references = _add(root, "References")
-    _add(references, "File", href=vmdk_name, id="file1", size=str(vmdk_bytes))
-    disks = _section(root, "DiskSection", "Virtual disk information")
-    _add(
-        disks,
-        "Disk",
-        capacity=str(disk_bytes >> 20),
-        capacityAllocationUnits="byte * 2^20",
-        diskId="vmdisk1",
-        fileRef="file1",
-        format=_STREAM_OPTIMISED,
-    )
-    networks = _section(root, "NetworkSection", "The logical networks")
-    network = _add(networks, "Network", name="VM Network")
-    _add(network, "Description").text = "The network of the machine"
-    _add_machine(root)
-    ElementTree.indent(root)
-    text: bytes = ElementTree.tostring(root, encoding="UTF-8", xml_declaration=True)
-    return text + b"\n"
-
-
-def _add_machine(root: ElementTree.Element) -> None:
-    machine = _section(root, "VirtualSystem", "A virtual machine", id="vm")
-    _add(machine, "Name").text = "talos"
-    product = _section(machine, "ProductSection", "Talos Linux", required="false")
-    setting = _add(
-        product, "Property", userConfigurable="true", type="string", key="talos.config", value=""
-    )
-    _add(setting, "Label").text = "Talos config data"
-    _add(setting, "Description").text = "The machine configuration, base64"
-    system = _section(machine, "OperatingSystemSection", "The guest operating system", id="101")
-    system.set(f"{{{_VMW}}}osType", "other3xLinux64Guest")
-    hardware = _section(machine, "VirtualHardwareSection", "Virtual hardware")
-    hardware.set(f"{{{_OVF}}}transport", "com.vmware.guestInfo")
-    description = _add(hardware, "System")
-    for name, value in (
-        ("ElementName", "Virtual Hardware Family"),
-        ("InstanceID", "0"),
-        ("VirtualSystemIdentifier", "talos"),
-        ("VirtualSystemType", "vmx-15"),
-    ):
-        ElementTree.SubElement(description, f"{{{_VSSD}}}{name}").text = value
-    for number, (kind, properties) in enumerate(_HARDWARE, start=1):
-        item = _add(hardware, "Item")
-        # The schema wants the properties of an item in alphabetical order.
-        numbered = {**properties, "InstanceID": str(number), "ResourceType": str(kind)}
-        for name, value in sorted(numbered.items()):
-            ElementTree.SubElement(item, f"{{{_RASD}}}{name}").text = value
-    for key, value in _MACHINE_CONFIG:
-        extra = ElementTree.SubElement(hardware, f"{{{_VMW}}}ExtraConfig")
-        extra.set(f"{{{_OVF}}}required", "false")
-        extra.set(f"{{{_VMW}}}key", key)
-        extra.set(f"{{{_VMW}}}value", value)
-
-
-def _section(
-    parent: ElementTree.Element, tag: str, info: str, /, **attributes: str
-) -> ElementTree.Element:
-    element = _add(parent, tag, **attributes)
-    _add(element, "Info").text = info
-    return element
-
-
-def _add(parent: ElementTree.Element, tag: str, /, **attributes: str) -> ElementTree.Element:
-    element = ElementTree.SubElement(parent, f"{{{_OVF}}}{tag}")
-    for key, value in attributes.items():
-        element.set(f"{{{_OVF}}}{key}", value)
-    return element

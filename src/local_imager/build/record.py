@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # Raised when the meaning of a key changes, so that an older result is never taken for a new one.
 KEY_FORMAT: Final = 2
 # Raised when our own steps (normalised initramfs, conversion, compression) give other bytes for
-# the same output of an imager. 2: the initramfs is normalised; 3: META is ordered, xz stores.
-CONVERSION_RECIPE: Final = 3
+# the same output of an imager. 2: the initramfs is normalised; 3: META is ordered, xz stores;
+# 4: an OVA's description is the imager's.
+CONVERSION_RECIPE: Final = 4
 # Raised when the same initramfs of an imager would become other bytes (build/initramfs.py).
 INITRAMFS_RECIPE: Final = 1
 RECORD_FORMAT: Final = 1

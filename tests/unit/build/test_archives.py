@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from local_imager.build.archives import ovf_document, write_disk_tar_gz, write_ova
+from local_imager.build.archives import write_disk_tar_gz, write_ova
 from local_imager.build.diskids import fix_vhd_identity, fix_vmdk_identity
+from local_imager.build.ovf import ovf_document
 from local_imager.errors import BuildError
 
 MIB = 1 << 20
@@ -106,7 +107,14 @@ def test_the_description_is_a_machine_that_can_be_configured() -> None:
     assert setting is not None and setting.get(f"{OVF}key") == "talos.config"
     items = root.findall(f".//{OVF}Item")
     kinds = [element.text for item in items for element in item if "ResourceType" in element.tag]
-    assert sorted(kinds, key=str) == ["10", "17", "3", "4", "6"]
+    assert kinds == ["3", "4", "6", "17", "10", "24", "1"]
+
+
+def test_the_description_is_the_imagers_to_the_byte() -> None:
+    """Seen in what the imager of v1.13.0 writes by itself for a disk of this size."""
+    data = ovf_document("disk.vmdk", 24_479_232, 1_246 * MIB)
+    digest = "bfd3d92a580fbfca69fa19dbb244744aa09cea9b189d77f004d76f9d97e275ee"
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (5862, digest)
 
 
 def test_a_file_that_is_no_vmdk_is_refused(tmp_path: Path) -> None:
