@@ -277,15 +277,14 @@ class Layout(BlobDir):
     def put_artifact(
         self,
         artifact_type: str,
-        layer: Descriptor,
-        *,
+        *layers: Descriptor,
         annotations: Mapping[str, str] | None = None,
         subject: Descriptor | None = None,
     ) -> Descriptor:
-        """Store an artifact manifest (image-spec 1.1, empty config) over one layer, unnamed."""
+        """Store an artifact manifest (image-spec 1.1, empty config) over some layers, unnamed."""
         self.put_bytes(EMPTY_CONFIG, MEDIA_EMPTY)
         return self.put_bytes(
-            artifact_manifest(artifact_type, layer, annotations=annotations, subject=subject),
+            artifact_manifest(artifact_type, *layers, annotations=annotations, subject=subject),
             MEDIA_MANIFEST,
             artifact_type=artifact_type,
             annotations=dict(annotations or {}),
@@ -310,18 +309,17 @@ class Layout(BlobDir):
 
 def artifact_manifest(
     artifact_type: str,
-    layer: Descriptor,
-    *,
+    *layers: Descriptor,
     annotations: Mapping[str, str] | None = None,
     subject: Descriptor | None = None,
 ) -> bytes:
-    """Return an artifact manifest (image-spec 1.1, empty config) over one layer."""
+    """Return an artifact manifest (image-spec 1.1, empty config) over some layers."""
     body: Document = {
         "schemaVersion": 2,
         "mediaType": MEDIA_MANIFEST,
         "artifactType": artifact_type,
         "config": Descriptor.of(EMPTY_CONFIG, MEDIA_EMPTY).as_dict(),
-        "layers": [layer.as_dict()],
+        "layers": [layer.as_dict() for layer in layers],
     }
     if annotations:
         body["annotations"] = dict(annotations)

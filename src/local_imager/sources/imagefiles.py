@@ -7,22 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from local_imager.errors import NotFound, SourceError
 from local_imager.events import EventSink, step
 from local_imager.oci.export import select_image
 from local_imager.oci.layout import Layout
-from local_imager.oci.model import (
-    ANNOTATION_TITLE,
-    MEDIA_EMPTY,
-    MEDIA_MANIFEST,
-    Descriptor,
-    Digest,
-    Index,
-    Manifest,
-    canonical_json,
-)
+from local_imager.oci.model import ANNOTATION_TITLE, Digest, Index, Manifest
 from local_imager.profile.model import ARCHES, Arch, Requirement
 from local_imager.sources.unpack import extract_files
 from local_imager.sources.verify import VerifiedImage
@@ -146,19 +137,8 @@ def _take_out(store: Store, manifest: Manifest, arch: Arch) -> None:
             for name in names
             if name in by_name
         ]
-        layout.set_ref(boot_name(manifest.digest, arch), _artifact(layout, stored))
-
-
-def _artifact(layout: Layout, files: Sequence[Descriptor]) -> Descriptor:
-    config = layout.put_bytes(b"{}", MEDIA_EMPTY)
-    body: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": MEDIA_MANIFEST,
-        "artifactType": ARTIFACT_BOOT_FILES,
-        "config": config.as_dict(),
-        "layers": [file.as_dict() for file in files],
-    }
-    return layout.put_bytes(canonical_json(body), MEDIA_MANIFEST, artifact_type=ARTIFACT_BOOT_FILES)
+        artifact = layout.put_artifact(ARTIFACT_BOOT_FILES, *stored)
+        layout.set_ref(boot_name(manifest.digest, arch), artifact)
 
 
 def _layer_paths(layout: Layout, manifest: Manifest) -> list[Path]:

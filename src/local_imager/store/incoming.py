@@ -9,15 +9,13 @@ image: the entry is an artifact of its own type.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from local_imager.errors import SourceError, StoreError
 from local_imager.oci.layout import Layout
 from local_imager.oci.model import (
-    MEDIA_EMPTY,
     MEDIA_INDEX,
-    MEDIA_MANIFEST,
     Descriptor,
     Digest,
     Index,
@@ -56,15 +54,14 @@ def hold(
     """
     wanted = sorted({blob.digest: blob.size_bytes for blob in blobs}.items())
     with layout.writing():
-        config = layout.put_bytes(b"{}", MEDIA_EMPTY)
         listed = [Descriptor(MEDIA_HELD, digest, size) for digest, size in wanted]
         lists = [
-            _put_list(layout, config, ARTIFACT_INCOMING, listed[begin : begin + _PER_MANIFEST])
+            layout.put_artifact(ARTIFACT_INCOMING, *listed[begin : begin + _PER_MANIFEST])
             for begin in range(0, len(listed), _PER_MANIFEST)
         ]
         if note:
             layer = layout.put_bytes(note, MEDIA_NOTE)
-            lists.append(_put_list(layout, config, ARTIFACT_NOTE, [layer]))
+            lists.append(layout.put_artifact(ARTIFACT_NOTE, layer))
         body = {
             "schemaVersion": 2,
             "mediaType": MEDIA_INDEX,
@@ -75,19 +72,6 @@ def hold(
         before = layout.resolve(incoming_name(set_digest))
         if before is None or before.digest != entry.digest:
             layout.set_ref(incoming_name(set_digest), entry)
-
-
-def _put_list(
-    layout: Layout, config: Descriptor, artifact_type: str, layers: Sequence[Descriptor]
-) -> Descriptor:
-    body: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": MEDIA_MANIFEST,
-        "artifactType": artifact_type,
-        "config": config.as_dict(),
-        "layers": [layer.as_dict() for layer in layers],
-    }
-    return layout.put_bytes(canonical_json(body), MEDIA_MANIFEST, artifact_type=artifact_type)
 
 
 def release(layout: Layout, set_digest: Digest) -> bool:

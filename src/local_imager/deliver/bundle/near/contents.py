@@ -8,8 +8,8 @@ whatever else the layout holds and however it was filled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from local_imager.deliver.bundle.form.model import Blob, Bundle, Item, Kind
 from local_imager.deliver.bundle.form.words import LIST_PURPOSE
@@ -17,7 +17,7 @@ from local_imager.deliver.bundle.near.attached import Attached, Found, list_byte
 from local_imager.deliver.bundle.near.split import whole_part
 from local_imager.errors import NotFound, SourceError
 from local_imager.events import printable
-from local_imager.oci.layout import Layout
+from local_imager.oci.layout import EMPTY_CONFIG, Layout, artifact_manifest
 from local_imager.oci.model import (
     ANNOTATION_REF_NAME,
     ANNOTATION_TITLE,
@@ -43,7 +43,6 @@ _MAX_DOCUMENT_BYTES: Final = MAX_MANIFEST_BYTES
 _MAX_PURPOSE: Final = 1000
 # As deep as attachments are copied into a store.
 _MAX_DEPTH: Final = 3
-_EMPTY: Final = b"{}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,18 +234,11 @@ class _Composer:
         """Take a file as an artifact of one layer."""
         what = f"the document {root.name}"
         layer = self._make(root.data, root.media_type, what)
-        config = self._make(_EMPTY, MEDIA_EMPTY, "empty configuration")
-        layer_entry = {**layer.as_dict(), "annotations": {ANNOTATION_TITLE: root.name}}
-        body: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": MEDIA_MANIFEST,
-            "artifactType": ARTIFACT_DOCUMENT,
-            "config": config.as_dict(),
-            "layers": [layer_entry],
-        }
-        if root.private:
-            body["annotations"] = {ANNOTATION_PRIVATE: "true"}
-        made = self._make(canonical_json(body), MEDIA_MANIFEST, f"manifest of {what}")
+        self._make(EMPTY_CONFIG, MEDIA_EMPTY, "empty configuration")
+        named = replace(layer, annotations={ANNOTATION_TITLE: root.name})
+        said = {ANNOTATION_PRIVATE: "true"} if root.private else None
+        manifest = artifact_manifest(ARTIFACT_DOCUMENT, named, annotations=said)
+        made = self._make(manifest, MEDIA_MANIFEST, f"manifest of {what}")
         entry = Descriptor(
             made.media_type,
             made.digest,
