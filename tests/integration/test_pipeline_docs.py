@@ -25,7 +25,7 @@ from tests.factoryserver import FactoryServer, factory_server
 from tests.integration.cleanrunner import CleanRunner, GithubJob, clean_runner, gitlab_job
 from tests.integration.upstreams import settings_file
 from tests.labfolder import NEWEST, PREFIX, Lab, run
-from tests.pipelinedocs import ACTION, blocks, files, gitlab, workflow
+from tests.pipelinedocs import blocks, files, gitlab, workflow
 from tests.program import ROOT
 from tests.unit.sources.forge import Signing
 
@@ -306,29 +306,16 @@ def test_the_action_fails_for_a_difference(site: Site) -> None:
     assert job.summary.count("| different |") == 1
 
 
-@pytest.mark.parametrize(
-    ("build", "compared", "fail", "code"),
-    [
-        ("0", "", "true", 0),
-        ("0", " 0 4 0 ", "true", 4),
-        ("0", " 0 4 0 ", "false", 0),
-        ("0", " 4 2 ", "false", 2),
-        ("2", " 4 3 ", "false", 3),
-        ("130", " 3 ", "true", 130),
-        ("1", " 5 ", "true", 5),
-    ],
-)
-def test_the_action_ends_with_the_worst_code(
-    site: Site, build: str, compared: str, fail: str, code: int
-) -> None:
-    (step,) = [step for step in ACTION["runs"]["steps"] if step["name"] == "Result"]
-    told = site.runner.folder / "temp" / "told"
-    told.unlink(missing_ok=True)
-    env = {"BUILD_CODE": build, "COMPARE_CODES": compared, "FAIL_ON_DIFFERENCE": fail}
-    done = site.runner.run(step["run"], env={**env, "GITHUB_OUTPUT": str(told)})
-    done.expect(code, *(["::warning::"] if "4" in compared and not code else []))
-    worst = 4 if "4" in compared and not code else code
-    assert told.read_text() == f"exit-code={worst}\n"
+def test_the_action_compares_schematics_that_a_matrix_names_from_the_root(site: Site) -> None:
+    site.offer()
+    matrix = site.runner.origin / "matrix.yaml"
+    text = matrix.read_text().replace("schematics/", f"{site.runner.checkout}/schematics/")
+    site.runner.commit({"absolute.yaml": text})
+    steps = workflow("images")["jobs"]["images"]["steps"][:2]
+    steps[1]["with"] |= {"matrix": "absolute.yaml", "cache": "false"}
+    job = site.job().play(steps)
+    assert job.code == 0, job.said
+    assert job.summary.count("| identical |") == 4
 
 
 def test_what_is_given_to_the_action_never_becomes_a_command(site: Site) -> None:
