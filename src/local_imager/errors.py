@@ -146,6 +146,12 @@ class StoreError(LocalImagerError):
     code = "store-failed"
 
 
+class StoreUnable(StoreError):
+    """This host does not let a file be read or written: no room, no rights, a broken disk."""
+
+    exit_code = ExitCode.HOST_UNABLE
+
+
 class BuildError(LocalImagerError):
     """The imager ran and failed, or did not deliver what was planned."""
 

@@ -127,3 +127,9 @@ def printable(untrusted_text: str, *, limit: int = 2000) -> str:
     """
     kept = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in untrusted_text)
     return kept if len(kept) <= limit else kept[:limit] + "…"
+
+
+def printable_lines(untrusted_text: str, *, indent: str = "") -> str:
+    """Return a text of several lines, each made printable; those after the first are indented."""
+    lines = (printable(line, limit=10_000) for line in untrusted_text.split("\n"))
+    return f"\n{indent}".join(lines)

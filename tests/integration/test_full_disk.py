@@ -83,8 +83,7 @@ def test_the_disk_fills_up_under_the_running_imager(
     used = int(run("df", "--output=used", "-k", disk).split()[-1])
     run("mount", "-o", f"remount,size={used + 20_000}k", disk)
     ended = call.wait()
-    assert ended.code in (1, 5)
-    ended.expect(ended.code, "space")
+    ended.expect(5, "space")
     assert not containers_of(engine, call.process.pid)
     program.fsck()
     assert not list(program.out.rglob("*.zst*"))
@@ -94,7 +93,7 @@ def test_the_disk_is_full_while_a_file_is_exported(own: Program, small_disk: Mou
     disk = small_disk("size=8m")
     program = Program(own.config, own.store, disk)
     order = ("kernel-amd64", "--version", OLDEST, "--out", disk)
-    program("build", VANILLA, *order).expect(1, "could not export", "space", "the disk is full")
+    program("build", VANILLA, *order).expect(5, "could not export", "space", "the disk is full")
     assert not [path for path in disk.rglob("*") if path.is_file()]
     program.fsck()
 
@@ -108,8 +107,11 @@ def test_an_output_folder_that_cannot_be_written(
         out.write_text("in the way")
     order = ("kernel-amd64", "--version", OLDEST, "--out", out)
     ended = own("build", VANILLA, *order)
-    ended.expect(ended.code, "read-only" if kind == "read-only" else "not a directory", str(out))
-    assert ended.code in (1, 2, 5)
+    if kind == "read-only":
+        ended.expect(5, "read-only", str(out))
+    else:
+        ended.expect(ended.code, "not a directory", str(out))
+        assert ended.code in (1, 2)
     own.fsck()
 
 
@@ -118,5 +120,4 @@ def test_a_store_that_cannot_be_written(seed: Program, folder: Path, small_disk:
     program = Program(seed.config, seeded_copy(seed, disk), folder / "out")
     run("mount", "-o", "remount,ro", disk)
     ended = program("build", VANILLA, "kernel-amd64", "--version", OLDEST, "--out", program.out)
-    assert ended.code in (0, 1, 5)
-    ended.expect(ended.code, "read-only" if ended.code else "kernel-amd64")
+    ended.expect(5, "read-only")

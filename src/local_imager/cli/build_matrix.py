@@ -171,7 +171,7 @@ def _print_table(results: Sequence[CellResult]) -> None:
     from collections import Counter
 
     from local_imager.cli.sizes import counted
-    from local_imager.events import printable
+    from local_imager.events import printable_lines
 
     rows = [_row(result) for result in results]
     widths = [max(len(row[column]) for row in rows) for column in range(6)]
@@ -183,9 +183,9 @@ def _print_table(results: Sequence[CellResult]) -> None:
         if result.error is not None:
             where = f"{result.cell.file} {result.cell.version} {result.cell.asset}"
             click.echo()
-            click.echo(f"{where}: {printable(result.error.message)}")
+            click.echo(f"{where}: {printable_lines(result.error.message, indent='  ')}")
             if result.error.hint:
-                click.echo(f"  hint: {printable(result.error.hint)}")
+                click.echo(f"  hint: {printable_lines(result.error.hint, indent='    ')}")
     counts = Counter(result.outcome for result in results)
     said = ", ".join(f"{number} {outcome}" for outcome, number in counts.items())
     click.echo(f"{counted(len(results), 'cell')}: {said}")

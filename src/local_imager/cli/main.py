@@ -17,7 +17,7 @@ import click
 
 from local_imager import __version__
 from local_imager.errors import ExitCode, InputError, LocalImagerError
-from local_imager.events import printable
+from local_imager.events import printable, printable_lines
 
 if TYPE_CHECKING:
     from local_imager.cli.progress import Style
@@ -173,8 +173,9 @@ def run(arguments: list[str]) -> int:
     except Exception as error:  # the last line of defence: no traceback unless asked for
         if debug:
             raise
-        report(explained(error), as_json="--json" in arguments)
-        return ExitCode.FAILED
+        found = explained(error)
+        report(found, as_json="--json" in arguments)
+        return found.exit_code
 
 
 def explained(error: Exception) -> LocalImagerError:
@@ -188,16 +189,12 @@ def explained(error: Exception) -> LocalImagerError:
 
 def from_os_error(error: OSError) -> LocalImagerError:
     """Turn an operating system fault that no layer below explained into one of our errors."""
-    import errno
+    from local_imager.oci.durable import fault
 
-    hints = {
-        errno.ENOSPC: "free some space, or `local-imager store gc --dry-run` shows what could go",
-        errno.EACCES: "check who owns the file and its directory",
-        errno.EROFS: "the file system is mounted read-only; choose another place",
-    }
     place = f" ({error.filename})" if error.filename else ""
-    text = f"{error.strerror or error}{place}"
-    return LocalImagerError(text, hint=hints.get(error.errno or 0, "run again with --debug"))
+    explained = fault(error, f"{error.strerror or error}{place}")
+    explained.hint = explained.hint or "run again with --debug"
+    return explained
 
 
 def report(error: LocalImagerError, *, as_json: bool) -> None:
@@ -210,12 +207,8 @@ def report(error: LocalImagerError, *, as_json: bool) -> None:
     location = error.location if isinstance(error, InputError) else ""
     place = f"{printable(location)}: " if location else ""
     click.echo(
-        click.style("error: ", fg="red", bold=True) + place + _lines(error.message), err=True
+        click.style("error: ", fg="red", bold=True) + place + printable_lines(error.message),
+        err=True,
     )
     if error.hint:
-        click.echo(click.style("hint:  ", fg="cyan") + _lines(error.hint), err=True)
-
-
-def _lines(text: str) -> str:
-    """Keep line ends and nothing else that steers a terminal; names of files are in a text."""
-    return "\n".join(printable(line, limit=10_000) for line in text.split("\n"))
+        click.echo(click.style("hint:  ", fg="cyan") + printable_lines(error.hint), err=True)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from local_imager.errors import IntegrityError, NotFound, StoreError
 from local_imager.oci import sparse
-from local_imager.oci.durable import FileLock, explained, sync_dir
+from local_imager.oci.durable import FileLock, explained, fault, sync_dir
 from local_imager.oci.model import Descriptor, Digest
 from local_imager.oci.seal import is_sealed, seal, touch
 
@@ -107,7 +107,7 @@ class BlobDir:
         except FileNotFoundError:
             raise NotFound(f"{self.path} has no blob {digest}") from None
         except OSError as error:
-            raise StoreError(f"could not read blob {digest}: {error.strerror}") from error
+            raise fault(error, f"could not read blob {digest}: {error.strerror}") from error
         with os.fdopen(handle, "rb") as stream:
             data = stream.read(max_bytes + 1)
         if len(data) > max_bytes:

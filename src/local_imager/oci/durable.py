@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from local_imager.errors import StoreError
+from local_imager.errors import StoreError, StoreUnable
 
 _POLL_S: Final = 0.05
 
+# What the host is to blame for, and what its owner can do.
 _HINTS: Final = {
     errno.ENOSPC: "the disk is full: free some space, or see `local-imager store gc --dry-run`",
     errno.EDQUOT: "your disk quota is used up: see `local-imager store gc --dry-run`",
@@ -35,16 +36,21 @@ _CODES: Final = {errno.ENOSPC: "disk-full", errno.EDQUOT: "disk-full", errno.EFB
 
 @contextlib.contextmanager
 def explained(doing: str) -> Iterator[None]:
-    """Turn an ``OSError`` of the body into a :class:`StoreError` that says what was being done."""
+    """Turn an ``OSError`` of the body into a :class:`StoreError` that says what was being done.
+
+    It is a :class:`StoreUnable` where the host lacks room or rights.
+    """
     try:
         yield
     except OSError as error:
-        number = error.errno or 0
-        raise StoreError(
-            f"could not {doing}: {error.strerror or error}",
-            hint=_HINTS.get(number, ""),
-            code=_CODES.get(number, "store-failed"),
-        ) from error
+        raise fault(error, f"could not {doing}: {error.strerror or error}") from error
+
+
+def fault(error: OSError, message: str) -> StoreError:
+    """Return the error for a fault of the operating system, with a hint where one is known."""
+    number = error.errno or 0
+    kind = StoreUnable if number in _HINTS else StoreError
+    return kind(message, hint=_HINTS.get(number, ""), code=_CODES.get(number))
 
 
 def sync_dir(path: Path) -> None:

@@ -23,6 +23,7 @@ from local_imager.events import (
     StepFinished,
     printable,
 )
+from local_imager.oci.durable import fault
 from local_imager.pipeline.factory import Factory
 from local_imager.pipeline.lockfile import LockFile
 from local_imager.pipeline.matrixfile import Cell
@@ -370,6 +371,8 @@ def _explained(error: Exception) -> LocalImagerError:
     if isinstance(error, LocalImagerError):
         return error
     text = printable(f"{type(error).__name__}: {error}", limit=500)
+    if isinstance(error, OSError):
+        return fault(error, f"an unexpected error: {text}")
     found = LocalImagerError(f"an unexpected error: {text}", code="internal")
     found.__cause__ = error
     return found

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from local_imager.errors import SourceError, StoreError
+from local_imager.errors import SourceError
+from local_imager.oci.durable import explained
 from local_imager.sources.decompress import BoundedStream
 from local_imager.sources.tarstream import TarMember, TarStream, malformed_tar
 
@@ -72,18 +73,14 @@ def extract_files(
 
     ``layers`` are blob files, lowest first, already checked against their digests. Returns the
     files that exist, by the path asked for. Raises :class:`SourceError` for an archive that is
-    broken, hostile or over a ceiling, :class:`StoreError` when ``scratch`` cannot be written.
+    broken, hostile or over a ceiling, :class:`~local_imager.errors.StoreError`
+    when ``scratch`` cannot be written.
     """
-    try:
+    with explained("take files out of an image"):
         tree = _read_layers(layers, frozenset(wanted), scratch, max_file_bytes)
         resolved = {path: _resolve(tree, path) for path in wanted}
         targets = {path: target for path, target in resolved.items() if target}
         _spool_link_targets(tree, layers, frozenset(targets.values()), scratch, max_file_bytes)
-    except OSError as error:
-        raise StoreError(
-            f"files of an image could not be taken out: {error.strerror}",
-            hint="see that the disk is not full",
-        ) from error
     found = {}
     for path, target in targets.items():
         spool = tree.nodes[target].spool

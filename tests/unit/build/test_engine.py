@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +23,14 @@ from local_imager.build.docker import (
 )
 from local_imager.build.failure import require_success
 from local_imager.build.ownership import owner_labels, remove_stale
-from local_imager.build.request import EngineInfo, ImagerFailed, ImagerRequest, RunResult
+from local_imager.build.request import (
+    GIB,
+    EngineInfo,
+    ImagerFailed,
+    ImagerRequest,
+    Limits,
+    RunResult,
+)
 from local_imager.build.runner import DockerRunner
 from local_imager.errors import ExitCode, HostError
 
@@ -212,6 +220,10 @@ def test_a_process_is_known_by_more_than_its_number() -> None:
 
 REQUEST = ImagerRequest("metal.iso", "sha256:0", ("/bin/imager", "-"), frozenset(), Path("/o"))
 ENGINE = info({})
+# The end of the log of v1.13.0 that makes a VHD, with words that are no reasons of it.
+VHD = "creating disk image...\nmkfs.vfat\nno space left on device, trying again\n/dev/loop0"
+VHD_ENDS = "exit status 1: qemu-img: Invalid option list:\nError: exit status 1: qemu-img: Invalid "
+VHD_ENDS += "option list: \n"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +232,9 @@ ENGINE = info({})
         (RunResult(1, "a\nError: bad profile\n", 1.0), "imager-failed", "Error: bad profile"),
         (RunResult(137, "x\n", 1.0, out_of_memory=True), "out-of-memory", "4096 MiB"),
         (RunResult(127, "", 1.0), "imager-failed", "not in the image"),
-        (RunResult(1, "write: no space left on device\n", 1.0), "imager-failed", "build.memory"),
+        (RunResult(1, "write: no space left on device\n", 1.0), "no-space", "build.memory"),
+        (RunResult(1, f"{VHD}\n{VHD_ENDS}", 1.0), "imager-failed", "empty option list (-o '')"),
+        (RunResult(1, "Error: a\nb /dev/loop0\n", 1.0), "imager-failed", "needs loop devices"),
     ],
 )
 def test_a_failure_explains_itself(result: RunResult, code: str, words: str) -> None:
@@ -231,6 +245,35 @@ def test_a_failure_explains_itself(result: RunResult, code: str, words: str) -> 
     assert words in error.message + error.hint
     assert "docker run --rm" in error.hint
     assert (error.status, error.log) == (result.exit_code, result.log)
+
+
+@pytest.mark.parametrize(
+    ("line", "scratch_bytes", "words"),
+    [
+        ("write /out/files/a.raw: no space left on device", GIB, {"the disk is full"}),
+        ("cp: error writing '/out/files/a': No space left on device", GIB, {"the disk is full"}),
+        ("write /tmp/imager1/a: no space left on device", GIB, {"into memory"}),
+        ("copying /out/files/a -> /tmp/b: no space left on device", GIB, {"into memory"}),
+        ("write /tmp/imager1/a: no space left on device", 0, {"the disk is full"}),
+        ("copy_file_range: no space left on device", GIB, {"the disk is full", "into memory"}),
+    ],
+)
+def test_no_room_is_the_hosts_fault(line: str, scratch_bytes: int, words: set[str]) -> None:
+    request = replace(REQUEST, limits=Limits(scratch_bytes=scratch_bytes))
+    with pytest.raises(ImagerFailed) as caught:
+        require_success(request, RunResult(1, f"{line}\nError: {line}\n", 1.0), ENGINE)
+    assert (caught.value.code, caught.value.exit_code) == ("no-space", ExitCode.HOST_UNABLE)
+    hint = caught.value.hint.splitlines()[0]
+    assert {one for one in ("the disk is full", "into memory") if one in hint} == words
+
+
+@pytest.mark.parametrize("early", ["mkfs.vfat /dev/loop0", "retry: no space left on device"])
+def test_a_hint_comes_from_the_last_words_of_a_log(early: str) -> None:
+    log = f"{early}\nError: bad profile\n"
+    with pytest.raises(ImagerFailed) as caught:
+        require_success(REQUEST, RunResult(1, log, 1.0), ENGINE)
+    assert (caught.value.code, caught.value.exit_code) == ("imager-failed", ExitCode.FAILED)
+    assert caught.value.hint.startswith("run it again with -v")
 
 
 def test_success_is_silent() -> None:

@@ -19,6 +19,7 @@ from local_imager.pipeline.timing import Stopwatch
 from local_imager.pipeline.values import BuildResult
 
 DIGEST = Digest.of(b"x")
+HINT = ["  hint: sign", "    it"]
 
 
 @pytest.fixture
@@ -42,7 +43,8 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[MatrixOrder]:
         first, second, *rest = order.cells
         own = (first.schematic_id, first.version, "k", DIGEST)
         result = BuildResult(first.asset, None, DIGEST, 2048, *own, cached=False, duration_s=1.5)
-        yield CellResult(second, "failed", error=VerificationRefused("not signed", hint="sign"))
+        error = VerificationRefused("not signed\n  | by\x1b[31m", hint="sign\nit")
+        yield CellResult(second, "failed", error=error)
         yield CellResult(first, "built", result, seconds=1.5)
         if order.fail_fast:
             raise KeyboardInterrupt
@@ -69,7 +71,8 @@ def test_a_table_in_the_order_of_the_matrix(
     ]
     assert lines[1].split() == ["plain.yaml", "v1.13.0", "kernel-arm64", "failed"]
     assert lines[-1] == "3 cells: 1 built, 1 failed, 1 cached"
-    assert "plain.yaml v1.13.0 kernel-arm64: not signed" in lines and "  hint: sign" in lines
+    where = lines.index("plain.yaml v1.13.0 kernel-arm64: not signed")
+    assert lines[where + 1 : where + 4] == ["    | by\N{REPLACEMENT CHARACTER}[31m", *HINT]
     (order,) = orders
     assert (order.jobs, order.memory_bytes, order.export_to) == (3, 6 << 30, None)
 

@@ -55,7 +55,9 @@ def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
         (InputError("wrong", hint="do this", source="a.yaml", line=3, column=4), 2),
         (HostError("no engine"), 5),
         (KeyboardInterrupt(), 130),
-        (OSError(errno.ENOSPC, "No space left on device", "/somewhere"), 1),
+        (OSError(errno.ENOSPC, "No space left on device", "/somewhere"), 5),
+        (OSError(errno.EROFS, "Read-only file system", "/somewhere"), 5),
+        (OSError(errno.EISDIR, "Is a directory", "/somewhere"), 1),
         (ZeroDivisionError("a defect\x1b[31m"), 1),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -215,6 +216,16 @@ def test_an_unexpected_fault_is_that_of_its_cell(world: World) -> None:
     assert error is not None and "ZeroDivisionError: oh" in error.message
     assert isinstance(error.__cause__, ZeroDivisionError)
     assert results[cells[1]].outcome == "built"
+
+
+def test_a_full_disk_is_the_hosts_fault_also_where_nothing_explains_it(world: World) -> None:
+    def breaks(_request: ImagerRequest, _command: tuple[str, ...]) -> tuple[str, ...]:
+        raise OSError(errno.ENOSPC, "No space left on device", "/somewhere/x")
+
+    results = built(world, [cell("kernel-amd64")], FakeRunner(breaks))
+    (error,) = [result.error for result in results.values()]
+    assert error is not None and error.code == "disk-full" and "/somewhere/x" in error.message
+    assert worst_exit_code(list(results.values())) == ExitCode.HOST_UNABLE
 
 
 def test_no_container_is_started_that_was_not_counted(world: World) -> None:

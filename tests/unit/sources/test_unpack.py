@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import resource
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -195,8 +196,14 @@ def test_a_sparse_member_is_refused_not_misread(take: Take) -> None:
         take(["a"], buffer.getvalue())
 
 
-def test_a_full_disk_is_an_error_with_a_hint(take: Take, tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("a file where a directory is wanted")
-    with pytest.raises(LocalImagerError) as caught:
-        take(["a"], archive(("a", b"x")))
+def test_a_place_without_room_is_the_hosts_fault(take: Take) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    layers = gzip.compress(archive(("a", b"x" * 100_000)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(LocalImagerError) as caught:
+            take(["a"], layers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (caught.value.code, caught.value.exit_code) == ("disk-full", 5)
     assert caught.value.hint

@@ -22,7 +22,7 @@ from local_imager.deliver.bundle.near.outfile import (
 from local_imager.deliver.bundle.near.packed import Packed
 from local_imager.deliver.bundle.near.pump import BUFFER_BYTES, pumping
 from local_imager.deliver.bundle.reading.packing import filler_for
-from local_imager.errors import InputError, StoreError
+from local_imager.errors import ExitCode, InputError, StoreError
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_file_system_that_holds_no_larger_file_is_explained(
                 file.write(memoryview(b"data"))
             finally:
                 monkeypatch.undo()
-    assert "--split" in caught.value.hint
+    assert "--split" in caught.value.hint and caught.value.exit_code == ExitCode.HOST_UNABLE
     assert os.listdir(tmp_path) == []
 
 

@@ -21,7 +21,7 @@ from typing import Final
 from local_imager.deliver.bundle.form.model import MANIFEST_NAME
 from local_imager.deliver.bundle.form.signing import signature_path
 from local_imager.deliver.bundle.reading.zstdframe import MAGIC
-from local_imager.errors import HostError, InputError, StoreError
+from local_imager.errors import HostError, InputError, StoreError, StoreUnable
 from local_imager.oci.blobs import open_regular
 from local_imager.oci.durable import explained, sync_dir
 
@@ -144,7 +144,7 @@ def _explained_limit(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno != errno.EFBIG:
             raise
-        raise StoreError(
+        raise StoreUnable(
             f"{target} grows larger than a file may be there",
             hint="--split 3900MiB makes parts that FAT32 holds; exFAT and Linux file systems "
             "hold larger ones (see also: ulimit -f)",
