@@ -147,6 +147,15 @@ def _count(value: object, _base: Path) -> int:
     return number
 
 
+def _epoch(value: object, base: Path) -> int:
+    # cpio and squashfs, where the imager writes it, count seconds in 32 bits.
+    number = _count(value, base)
+    if number > _MAX_EPOCH:
+        raise ValueError(f"wants seconds since 1970, {_MAX_EPOCH} at most")
+    return number
+
+
+_MAX_EPOCH: Final = 2**32 - 1
 _UNITS: Final = {"": 1, "KIB": 1024, "MIB": 1024**2, "GIB": 1024**3, "K": 1024, "M": 1024**2}
 _SIZE_UNITS: Final = {**_UNITS, "G": 1024**3, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
 
@@ -200,7 +209,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         loosens=True,
     ),
     Setting("secureboot_keys", "build.secureboot_keys", _path, "directory of secure boot keys"),
-    Setting("epoch", "build.epoch", _count, "SOURCE_DATE_EPOCH of builds, in seconds"),
+    Setting("epoch", "build.epoch", _epoch, "SOURCE_DATE_EPOCH of builds, in seconds"),
     Setting("factory_url", "factory.url", _text, "URL named by the virtual extension's author"),
 )
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}

@@ -151,3 +151,12 @@ def test_a_file_that_holds_the_parser_up_is_refused(home: Path, text: str) -> No
     project(home, text)
     with pytest.raises(SettingsError, match=r"local-imager\.toml"):
         load(home)
+
+
+def test_the_epoch_is_one_that_archives_can_hold(home: Path) -> None:
+    assert load(home, {"LOCAL_IMAGER_BUILD_EPOCH": str(2**32 - 1)}).epoch == 2**32 - 1
+    with pytest.raises(SettingsError, match="seconds since 1970, 4294967295 at most"):
+        load(home, {"LOCAL_IMAGER_BUILD_EPOCH": str(2**32)})
+    project(home, "[build]\nepoch = 99999999999999\n")
+    with pytest.raises(SettingsError, match=r"build\.epoch wants seconds since 1970"):
+        load(home)
