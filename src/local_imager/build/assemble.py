@@ -21,7 +21,12 @@ from local_imager.build.disks import build_disks, raw_document
 from local_imager.build.privilege import privileges_for
 from local_imager.build.record import base_image, builder_image, converts
 from local_imager.build.request import Runner
-from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
+from local_imager.build.resources import (
+    output_bytes,
+    require_disk_space,
+    scratch_bytes,
+    scratch_on_disk_bytes,
+)
 from local_imager.build.scheduling import runs_at_once, side_by_side
 from local_imager.build.shared import InitramfsKeeper, SharedInitramfs
 from local_imager.build.single import build_single, input_bytes, with_initramfs_facts
@@ -116,11 +121,11 @@ def _build_group(
 
 def _needed_bytes(bench: Bench, group: list[AssetJob]) -> int:
     """Disk that a group takes at most; it is given back before the next one begins."""
-    plan, memory_bytes = group[0].plan, bench.options.memory_bytes
+    plan, memory_bytes, exact = group[0].plan, bench.options.memory_bytes, bench.options.exact
     inputs = input_bytes(bench, group[0])
     needed = output_bytes(plan, inputs) + (len(group) - 1) * 3 * inputs
-    if not scratch_bytes(plan, inputs, memory_bytes, bench.engine):
-        needed += output_bytes(plan, inputs)
+    if not scratch_bytes(plan, inputs, memory_bytes, bench.engine, exact=exact):
+        needed += scratch_on_disk_bytes(plan, inputs, exact=exact)
     return needed
 
 

@@ -169,7 +169,7 @@ def imager_request(
     plan, options = job.plan, bench.options
     shown = masked_profile(document, holds_secrets=plan.holds_secrets)
     weight = tree_bytes(staged.input_dir) if input_bytes is None else input_bytes
-    scratch = scratch_bytes(plan, weight, options.memory_bytes, bench.engine)
+    scratch = scratch_bytes(plan, weight, options.memory_bytes, bench.engine, exact=options.exact)
     if not scratch and plan.profile.kind in _WITH_FAT and not options.exact:
         bench.sink.emit(Message(_SCRATCH_ON_DISK.format(asset=plan.asset), "warning"))
     return ImagerRequest(

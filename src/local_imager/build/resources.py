@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from local_imager.build.record import converts
 from local_imager.build.request import GIB, MIB, EngineInfo
 from local_imager.errors import HostError
 from local_imager.profile.imager import filled_output
@@ -37,25 +38,56 @@ def tree_bytes(folder: Path) -> int:
     return total
 
 
-def scratch_bytes(plan: BuildPlan, input_bytes: int, memory_bytes: int, engine: EngineInfo) -> int:
+def scratch_bytes(
+    plan: BuildPlan,
+    input_bytes: int,
+    memory_bytes: int,
+    engine: EngineInfo,
+    *,
+    exact: bool = False,
+) -> int:
     """Return the size of an in-memory /tmp, or 0 when it would not fit and disk must serve.
 
     Pages of a tmpfs count as the container's memory, so it gets at most three quarters of the
     limit: a build that needs more then ends with "no space left" rather than being killed.
     """
-    need = _SCRATCH_BASE + _SCRATCH_PER_INPUT * input_bytes
+    need = _inputs_in_scratch(input_bytes)
     size = memory_bytes * 3 // 4
     if plan.profile.kind == "image":
-        if plan.version.release < _PREALLOCATES_SINCE.release:
-            need += _PREALLOCATED_OLD
-        elif need <= _SMALL_SCRATCH:
+        new = plan.version.release >= _PREALLOCATES_SINCE.release
+        if new and need <= _SMALL_SCRATCH and not _copies_disk(plan, exact=exact):
             size = min(size, _SMALL_SCRATCH)
         else:
-            need += _PREALLOCATED_NEW
+            need = scratch_on_disk_bytes(plan, input_bytes, exact=exact)
     free = available_memory(engine)
     if need > size or (free and need + 512 * MIB > free):
         return 0
     return size
+
+
+def scratch_on_disk_bytes(plan: BuildPlan, input_bytes: int, *, exact: bool = False) -> int:
+    """Return about what the temporary files of a run come to where nothing holds them small."""
+    need = _inputs_in_scratch(input_bytes)
+    if plan.profile.kind == "image":
+        new = plan.version.release >= _PREALLOCATES_SINCE.release
+        need += _PREALLOCATED_NEW if new else _PREALLOCATED_OLD
+        if _copies_disk(plan, exact=exact):
+            need += output_bytes(plan, input_bytes)
+    return need
+
+
+def _inputs_in_scratch(input_bytes: int) -> int:
+    return _SCRATCH_BASE + _SCRATCH_PER_INPUT * input_bytes
+
+
+def _copies_disk(plan: BuildPlan, *, exact: bool) -> bool:
+    """Whether the imager makes the OVA itself.
+
+    It copies the raw disk into its temporary directory, with all zeros, and makes the VMDK there
+    (Talos pkg/imager/ova).
+    """
+    options = plan.profile.document["output"].get("imageOptions", {})
+    return options.get("diskFormat") == "ova" and not converts(plan, exact=exact)
 
 
 def available_memory(engine: EngineInfo) -> int:

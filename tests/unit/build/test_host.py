@@ -20,7 +20,12 @@ from local_imager.build.privilege import (
     privileges_for,
 )
 from local_imager.build.request import GIB, MIB, NO_PRIVILEGES, EngineInfo
-from local_imager.build.resources import output_bytes, require_disk_space, scratch_bytes
+from local_imager.build.resources import (
+    output_bytes,
+    require_disk_space,
+    scratch_bytes,
+    scratch_on_disk_bytes,
+)
 from local_imager.build.runner import DockerRunner
 from local_imager.errors import HostError
 from local_imager.profile.version import TalosVersion
@@ -98,6 +103,18 @@ def test_a_new_disk_gets_less_than_one_of_its_partitions() -> None:
 def test_an_old_disk_gets_room_for_its_partitions() -> None:
     old = disk_plan("metal-amd64.raw", version=OLD)
     assert scratch_bytes(old, 30 * MIB, 4 * GIB, REMOTE) == 3 * GIB
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+def test_an_ova_of_the_imager_has_room_for_a_copy_of_its_disk(version: TalosVersion) -> None:
+    ova = disk_plan("metal-amd64.ova", "ova", version=version)
+    copied = output_bytes(ova, 300 * MIB)
+    needed = scratch_on_disk_bytes(ova, 300 * MIB, exact=True)
+    assert needed == scratch_on_disk_bytes(ova, 300 * MIB) + copied
+    # It is made in memory only where all of that fits; by the program itself nothing is copied.
+    assert scratch_bytes(ova, 300 * MIB, 4 * GIB, REMOTE, exact=True) == 0
+    assert scratch_bytes(ova, 30 * MIB, 4 * GIB, REMOTE) > 0
+    assert scratch_bytes(ova, 300 * MIB, 32 * GIB, REMOTE, exact=True) >= needed
 
 
 @pytest.mark.parametrize("size", [600 * MIB, 3 * GIB])

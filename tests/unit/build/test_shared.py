@@ -258,7 +258,7 @@ def shop_bench(shop: Shop) -> Bench:
 def test_temporary_files_on_disk_are_told_where_they_change_bytes(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_module, "scratch_bytes", lambda *_: 0)
+    monkeypatch.setattr(bench_module, "scratch_bytes", lambda *_, **__: 0)
     shop.build(UKI, ISO)
     texts = [e.text for e in shop.sink.events if isinstance(e, Message) and e.level == "warning"]
     warnings = [text for text in texts if "temporary files" in text]
