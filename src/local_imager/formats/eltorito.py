@@ -47,21 +47,44 @@ class BootEntry:
 
 @dataclass(frozen=True, slots=True)
 class BootCatalog:
-    """All entries in order; ``offset`` is where the catalogue lies (0: there is none)."""
+    """All entries in order; ``offset`` is where the catalogue lies (0: there is none to be read).
+
+    ``fault`` says in a sentence what is wrong with it, and so why entries may be missing; empty
+    for a sound one.
+    """
 
     offset: int = 0
     maker: str = ""
     entries: tuple[BootEntry, ...] = ()
+    fault: str = ""
 
 
 def read_boot_catalog(source: Source, offset: int) -> BootCatalog:
-    """Read the catalogue; raises :class:`FormatError` when it is damaged or has no end."""
-    validation = source.read(offset, _ENTRY)
+    """Read the catalogue as far as it goes; never raises for what is damaged in it.
+
+    A wrong checksum keeps no entry from being read, though firmware may refuse the catalogue for
+    it, as EDK II does (``PartitionDxe/ElTorito.c``).
+    """
+    try:
+        validation = source.read(offset, _ENTRY)
+    except FormatError:
+        return BootCatalog(fault=f"the boot catalogue lies at byte {offset}, behind the image")
+    if validation[0] != 1 or validation[30:32] != b"\x55\xaa":
+        return BootCatalog(offset, fault="the boot catalogue is damaged: it does not begin as one")
+    fault = ""
     words = [int.from_bytes(validation[at : at + 2], "little") for at in range(0, _ENTRY, 2)]
-    if validation[0] != 1 or validation[30:32] != b"\x55\xaa" or sum(words) & 0xFFFF:
-        raise FormatError("the boot catalogue of the image is damaged")
+    if sum(words) & 0xFFFF:
+        fault = (
+            "the boot catalogue is damaged: its checksum is wrong, for which firmware may refuse it"
+        )
+    entries = []
+    try:
+        for entry in _entries(source, offset, validation[1]):
+            entries.append(entry)
+    except FormatError as error:
+        fault = f"the boot catalogue is damaged: {error.message}"
     maker = printable(validation[4:28].decode("ascii", "replace").rstrip("\0 "))
-    return BootCatalog(offset, maker, tuple(_entries(source, offset, validation[1])))
+    return BootCatalog(offset, maker, tuple(entries), fault)
 
 
 def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
@@ -89,7 +112,7 @@ def _entries(source: Source, offset: int, platform: int) -> Iterator[BootEntry]:
 
 def _check_count(found: int) -> None:
     if found > MAX_BOOT_ENTRIES:
-        raise FormatError(f"the image has more than {MAX_BOOT_ENTRIES} boot entries and sections")
+        raise FormatError(f"it has more than {MAX_BOOT_ENTRIES} boot entries and sections")
 
 
 def _skip_extensions(source: Source, at: int) -> int:
@@ -98,7 +121,7 @@ def _skip_extensions(source: Source, at: int) -> int:
         if at + 2 * _ENTRY > source.size_bytes or source.read(at + _ENTRY, 1)[0] != _EXTENSION:
             return at
         at += _ENTRY
-    raise FormatError("an entry of the boot catalogue is continued too often")
+    raise FormatError("an entry of it is continued too often")
 
 
 def _entry(source: Source, at: int, platform: int) -> BootEntry:

@@ -114,7 +114,8 @@ def read_iso(source: Source) -> IsoVolume:
     """Read the volume with its whole tree and its boot catalogue.
 
     Raises :class:`FormatError` for damaged descriptors and records, loops, and trees beyond the
-    limits. That a file's content is cut off is told by :meth:`IsoVolume.open` for that file.
+    limits. That a file's content is cut off is told by :meth:`IsoVolume.open` for that file; what
+    is damaged in the boot catalogue by its ``fault``.
     """
     descriptors = list(_descriptors(source))
     primary, joliet, catalog = _used(descriptors)

@@ -58,6 +58,9 @@ def open_iso(walk: Walk, source: Source) -> Inside:
     catalog = _image_at(volume, volume.boot.offset) if volume.boot.offset else ""
     if catalog:
         facts["catalog"] = catalog
+    if volume.boot.fault:
+        fault = walk.leaf(names.unique("boot catalogue"), "boot-entry", unread=volume.boot.fault)
+        boots.append(fault)
     return Inside(facts=facts, children=(*parts, *boots, *views))
 
 

@@ -60,7 +60,7 @@ def iso_rest(
     covered += [*volume.records, *opened, *_tables(source, table)]
     for inner, offset in ((volume, 0), *_inner(source, volume, table)):
         for one in inner.descriptors:
-            places = [_CATALOG] if one[0] == 0 else _FOLLOWING
+            places = _FOLLOWING if one[0] else [_CATALOG] if inner.boot.offset else []
             hasher.update(_blank(one, places if one[0] < 3 else ()))
         rows = [ascii(row) for row in inner.second]
         if offset:
@@ -86,10 +86,11 @@ def _inner(
         if 0 < offset < min(volume.size_bytes, source.size_bytes):
             piece = Slice(source, offset, source.size_bytes - offset)
             try:
-                if is_iso(piece):
-                    yield read_iso(piece), offset
+                inner = read_iso(piece) if is_iso(piece) else None
             except FormatError:  # its bytes are like any other then
                 continue
+            if inner is not None and not inner.boot.fault:
+                yield inner, offset
 
 
 def _rows(inner: IsoVolume, offset: int, volume: IsoVolume) -> Iterator[str]:
@@ -123,6 +124,8 @@ def _catalog(source: Source, volume: IsoVolume, whole: set[int]) -> bytes:
     if not boot.offset:
         return b""
     size = min(_CATALOG_BYTES, source.size_bytes - boot.offset)
+    if boot.fault:  # entries of it may be told by nothing else
+        return source.read(boot.offset, size)
     places = [_CHECKSUM]
     for entry in boot.entries:
         fields = [_ENTRY_PLACE, *([_ENTRY_LENGTH] if entry.at in whole else [])]

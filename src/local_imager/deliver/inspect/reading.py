@@ -259,11 +259,10 @@ def _firmware(
         grub = any(entry.loader == "grub" for entry in entries)
         return code and grub, programs
     if kind == "iso":
-        platforms = {
-            str(part.facts.get("platform", ""))
-            for _, part in tree.walk()
-            if part.kind == "boot-entry"
-        }
+        rows = [part for _, part in tree.walk() if part.kind == "boot-entry"]
+        platforms = [str(part.facts.get("platform", "")) for part in rows]
+        if "" in platforms:  # the catalogue itself, which is damaged
+            return None, None
         return "bios" in platforms, "uefi" in platforms
     return None, None
 

@@ -8,6 +8,8 @@ import pytest
 
 from lab.debian import need_packages
 from local_imager.deliver.inspect.inspection import Inspection, inspect_file
+from local_imager.formats.iso import read_iso
+from local_imager.formats.source import BytesSource
 from tests.diskfiles import mbr_entries, patched, small_fat32, tool
 from tests.talosfiles import CMDLINE, SCHEMATIC_ID, kernel, uki
 
@@ -91,3 +93,27 @@ def test_partitions_that_begin_together_have_names_of_their_own(tree: Path, tmp_
     assert [part.name for part in found] == ["partition 1", "partition 2"]
     assert [part.size_bytes for part in found] == [1000 * 512, 1500 * 512]
     assert not any(part.children for part in found)
+
+
+def test_a_damaged_boot_catalogue_is_one_part_that_is_not_read(tree: Path, tmp_path: Path) -> None:
+    sound = made(tree, tmp_path / "a.iso", "-e", "boot/esp.img", "-no-emul-boot")
+    data = (tmp_path / "a.iso").read_bytes()
+    at = read_iso(BytesSource(data)).boot.offset
+    rests = {sound.tree.facts["rest"]}
+    for begin, damage, entries, says in (
+        (at + 4, b"evil", 2, "its checksum is wrong"),
+        (at + 4, b"good", 2, "its checksum is wrong"),
+        (at, b"\2", 0, "does not begin as one"),
+    ):
+        place = tmp_path / "damaged.iso"
+        place.write_bytes(patched(data, begin, damage))
+        done = inspect_file(place)
+        part = done.tree.child("boot catalogue")
+        assert part is not None and part.kind == "boot-entry" and says in part.unread
+        boots = [one for one in done.tree.children if "platform" in one.facts]
+        assert len(boots) == entries
+        assert (done.meaning.bios, done.meaning.uefi) == (None, None)
+        assert done.meaning.schematic_id == SCHEMATIC_ID
+        assert any(says in one.why for one in done.meaning.unknown)
+        rests.add(done.tree.facts["rest"])
+    assert len(rests) == 4, "no two of them have the same bytes"
