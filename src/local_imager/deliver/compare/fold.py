@@ -11,20 +11,28 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from local_imager.deliver.compare.align import Spelling, content_kind
+from local_imager.deliver.compare.covering import (
+    depth_in_archive,
+    differing_words,
+    is_firmware,
+    is_of_signing,
+    kinds_of_both,
+    last_name,
+)
 from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_extensions
 from local_imager.deliver.compare.factwords import ENTRY_FACTS
 from local_imager.deliver.compare.finding import SPELLING, Finding, lies_in, volume_of
-from local_imager.deliver.compare.noise import CONTENT, REST, kinds_of
+from local_imager.deliver.compare.noise import CONTENT, REST
+from local_imager.deliver.compare.outside import explained_by
+from local_imager.deliver.compare.release import may_follow
 from local_imager.deliver.compare.semantic import Semantic
 from local_imager.deliver.inspect.extensions import MODULES, SCHEMATIC
 
-# With one of these, nearly every byte is another one: parts are listed below it.
-_TOTAL: Final = frozenset({"kind", "system", "version", "arch"})
-# Where signatures and the keys for them lie.
-_SIGNED_SECTIONS: Final = frozenset({".pcrsig", ".pcrpkey"})
-_PCR_FACTS: Final = frozenset({"pcr_policies", "pcr_verifies"})
-_KEY_SUFFIXES: Final = (".auth", ".esl", ".der", ".cer", ".crt", ".pem")
-_FIRMWARE: Final = ("kernel/x86/microcode/", "lib/firmware/", "usr/lib/firmware/")
+# With one of these a release's programs are others; that a part is, for that reason, is taken on
+# trust and counted.
+_RELEASE: Final = frozenset({"version", "arch"})
+# Whose spelling a text may differ by, and the token that stands for it.
+_SPELT: Final = (("schematic", "schematic_id"), ("version", "talos_version"), ("system", "system"))
 _KERNEL_PLACES: Final = frozenset({".linux", ".uname"})
 
 
@@ -32,7 +40,8 @@ _KERNEL_PLACES: Final = frozenset({".linux", ".uname"})
 class Headline:
     """A difference on top: in meaning, or (``semantic`` None) of a part, with what follows.
 
-    ``alike`` are the same difference in other entries of one archive or file system.
+    ``alike`` are the same difference in other entries of one archive or file system. ``assumed``
+    are those of ``parts`` that are only taken to follow: nothing shows that they do.
     """
 
     semantic: Semantic | None = None
@@ -40,6 +49,7 @@ class Headline:
     parts: list[Finding] = field(default_factory=list)
     meanings: list[Semantic] = field(default_factory=list)
     alike: list[Finding] = field(default_factory=list)
+    assumed: list[Finding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,9 @@ def fold(
         for group in ("noise", "packing")
     )
     derived = [finding for finding in findings if finding.group == "derived"]
-    # Bytes outside of parts first: when they stand for themselves, checksums follow from them.
-    for finding in sorted(derived, key=lambda one: one.fact != REST):
+    # Bytes outside of parts first, from the inside out: when they stand for themselves, checksums
+    # and what lies around follow from them.
+    for finding in sorted(derived, key=lambda one: (one.fact != REST, -len(one.holders))):
         folder.derived(finding, noisy, packed)
     return _grouped(folder.headlines), [*lesser, *folder.lesser]
 
@@ -111,6 +122,8 @@ class _Folder:
         self.lesser: list[Finding] = []
         self._context = context
         self._causes: dict[str, Headline] = {}
+        # The same for bytes outside of parts, by the part.
+        self._outside: dict[int, Headline] = {}
         # Arguments account for texts alone; all but the first extension for their images alone.
         listing = [one for one in headlines if _topic(one) == "extension"]
         later = {id(one) for one in listing[1:]}
@@ -139,19 +152,31 @@ class _Folder:
         owner = owner or self._of_extension(finding)
         owner = owner or self._text_owner(finding) or self._name_owner(finding)
         if owner is None:
+            owner = self._release_of(finding)
+            if owner is not None:
+                owner.assumed.append(finding)
+        if owner is None:
             owner = Headline(finding=finding)
             self.headlines.append(owner)
         else:
             owner.parts.append(finding)
+        self._explain(finding, owner)
+
+    def _explain(self, finding: Finding, owner: Headline) -> None:
         for scope in scopes_of(finding):
             self._causes.setdefault(scope, owner)
+        for part in explained_by(finding):
+            self._outside.setdefault(part, owner)
 
     def derived(self, finding: Finding, noisy: set[str], packed: set[str]) -> None:
         """Put a derived difference where its cause is; on top when it has none.
 
         ``noisy`` and ``packed`` are the scopes that have noise or other packing within.
         """
-        owner = self._causes.get(finding.scope)
+        if finding.fact == REST:
+            owner = self._outside.get(id(finding.left))
+        else:
+            owner = self._causes.get(finding.scope)
         if owner is not None:
             owner.parts.append(finding)
         elif finding.lessens and finding.scope in noisy:
@@ -161,28 +186,48 @@ class _Folder:
         else:
             headline = Headline(finding=finding)
             self.headlines.append(headline)
-            for scope in scopes_of(finding) if finding.fact == REST else ():
-                self._causes.setdefault(scope, headline)
+            if finding.fact == REST:
+                self._explain(finding, headline)
 
     def _accounts(self, headline: Headline, finding: Finding) -> bool:
         return any(self._covers(one, finding) for one in _meanings(headline))
 
     def _covers(self, semantic: Semantic, finding: Finding) -> bool:
         topic = semantic.topic
-        if topic in _TOTAL:
-            return True
-        if topic == "kernel-version":
-            return _last(finding.path) in _KERNEL_PLACES or "kernel" in _kinds(finding)
+        if topic == "kind":
+            left, right = finding.left, finding.right
+            return not finding.path and bool(left and right and left.kind != right.kind)
         if topic == "secure-boot":
-            return _of_signing(semantic, finding)
+            return is_of_signing(semantic, finding)
         if topic == "boot":
-            return bool({"boot-entry", "unpartitioned"} & _kinds(finding))
+            return bool({"boot-entry", "unpartitioned"} & kinds_of_both(finding))
         if topic == "argument" and semantic.key == "entry":
             # A whole boot entry is on one side only, and so is the directory that it lies in.
             return finding.fact == "presence" and lies_in(semantic.path, finding.path)
         if topic in ("extension", "schematic"):
             return self._is_list(finding)
         return topic == "meta" and self._is_meta(semantic, finding)
+
+    def _release_of(self, finding: Finding) -> Headline | None:
+        """Return the headline of another version, processor or kernel that a part may be of.
+
+        A file that one side's extension lacks is none of the release.
+        """
+        for headline in self.headlines:
+            topics = {one.topic for one in _meanings(headline)}
+            if topics & _RELEASE and may_follow(finding):
+                extension = finding.fact == "presence" and self._extension_at(finding)
+                return None if extension else headline
+            if "kernel-version" in topics and finding.fact != "presence":
+                is_kernel = last_name(finding.path) in _KERNEL_PLACES or "kernel" in kinds_of_both(
+                    finding
+                )
+                if is_kernel and finding.fact not in ENTRY_FACTS:
+                    return headline
+        return None
+
+    def _extension_at(self, finding: Finding) -> bool:
+        return any(self._image_at(finding, side) is not None for side in (0, 1))
 
     def _is_meta(self, semantic: Semantic, finding: Finding) -> bool:
         within = [pair[0] for pair in finding.holders] + [finding.left or finding.right]
@@ -202,7 +247,7 @@ class _Folder:
             names = [names[0] if finding.left is not None else names[1]] * 2
         if names[0] == names[1] == SCHEMATIC:
             return self._schematic
-        if names[0] == names[1] == MODULES or _is_firmware(finding):
+        if names[0] == names[1] == MODULES or is_firmware(finding):
             return next(iter(self._extensions.values()), None)
         owners = [self._extensions.get(name or "") for name in names]
         return owners[0] if all(owner is not None for owner in owners) else None
@@ -212,11 +257,11 @@ class _Folder:
         if not any(pair[side].kind == "cpio" for pair in finding.holders):
             return None
         path = (finding.path, finding.right_path or finding.path)[side]
-        return self._names[side].get(path.split("/")[-_depth_in_archive(finding)])
+        return self._names[side].get(path.split("/")[-depth_in_archive(finding)])
 
     def _is_list(self, finding: Finding) -> bool:
         texts = _texts(finding)
-        if texts is None or _last(finding.path) != FILE_NAME:
+        if texts is None or last_name(finding.path) != FILE_NAME:
             return False
         changed = {one.key for one in self._semantics if one.topic == "extension" and one.key}
         if any(one.topic == "schematic" for one in self._semantics):
@@ -234,9 +279,16 @@ class _Folder:
         used = differing_words(spelt[0].split(), spelt[1].split(), *self._allowed)
         if used is None:
             return None
-        # Without a word that differs, the texts differ by what is spelt in another way.
         owners = [self._by_word[word] for word in used]
-        return min(owners, key=self._rank) if owners else self._schematic
+        # Without a word that differs, the texts differ by what is spelt in another way.
+        return min(owners, key=self._rank) if owners else self._speller(spelt[0])
+
+    def _speller(self, text: str) -> Headline | None:
+        """Return the headline of what both sides spell in their own way in a text."""
+        topics = [topic for topic, token in _SPELT if f"<{token}>" in text]
+        return next(
+            (one for topic in topics for one in self.headlines if _has_topic(one, topic)), None
+        )
 
     def _rank(self, headline: Headline) -> int:
         return self._ranks[id(headline)]
@@ -260,80 +312,6 @@ def _meanings(headline: Headline) -> list[Semantic]:
 def _plain_argument(headline: Headline) -> bool:
     """Say whether nothing but texts can follow from a headline."""
     return all(one.topic == "argument" and one.key != "entry" for one in _meanings(headline))
-
-
-def _is_firmware(finding: Finding) -> bool:
-    """Say whether a part lies where an imager puts firmware and microcode of extensions.
-
-    The base archive, the one with ``/init``, has none of an extension's.
-    """
-    archives = [pair for pair in finding.holders if pair[0].kind == "cpio"]
-    part = finding.left or finding.right
-    if part is None or any(one.child("init") for pair in archives for one in pair):
-        return False
-    if part.kind != "cpio" and not archives:
-        return False
-    names = finding.path.split("/")[-_depth_in_archive(finding) :] if archives else []
-    rows = [(path + "/", one.kind) for path, one in part.walk("/".join(names)) if path]
-    return bool(rows) and all(
-        path.startswith(_FIRMWARE)
-        or (kind == "directory" and any(place.startswith(path) for place in _FIRMWARE))
-        for path, kind in rows
-    )
-
-
-def _depth_in_archive(finding: Finding) -> int:
-    depth = 1
-    for left, _ in reversed(finding.holders):
-        if left.kind == "cpio":
-            break
-        depth += 1
-    return depth
-
-
-def _of_signing(semantic: Semantic, finding: Finding) -> bool:
-    """Cover signatures, the signed PCR policy and its place in a UKI, and keys to enrol."""
-    kinds, name = _kinds(finding), _last(finding.path)
-    if semantic.key in ("state", "signers"):
-        return "pe-signature" in kinds
-    if semantic.key == "pcr_signed":
-        in_uki = any("uki" in kinds_of(pair[0]) for pair in finding.holders)
-        moved = name == ".profile" or name.startswith("profile ")
-        return (
-            (in_uki and finding.fact == "presence" and (moved or name in _SIGNED_SECTIONS))
-            or (in_uki and name in _SIGNED_SECTIONS)
-            or finding.fact in _PCR_FACTS
-        )
-    part = finding.left or finding.right
-    if semantic.key != "enrols" or part is None:
-        return False
-    files = [one.name for _, one in part.walk() if one.kind != "directory"]
-    return bool(files) and all(one.endswith(_KEY_SUFFIXES) for one in files)
-
-
-def differing_words(
-    left: Sequence[str], right: Sequence[str], gone: set[str], come: set[str]
-) -> set[str] | None:
-    """Return the words by which two texts differ if all are allowed to, else None.
-
-    ``gone`` may be missing on the right, ``come`` on the left; the others come in the same order.
-    """
-    used: set[str] = set()
-    here = there = 0
-    while here < len(left) or there < len(right):
-        first = left[here] if here < len(left) else None
-        second = right[there] if there < len(right) else None
-        if first == second:
-            here, there = here + 1, there + 1
-        elif first is not None and first in gone:
-            used.add(first)
-            here += 1
-        elif second is not None and second in come:
-            used.add(second)
-            there += 1
-        else:
-            return None
-    return used
 
 
 def scopes_of(cause: Finding) -> Iterator[str]:
@@ -366,12 +344,3 @@ def _texts(finding: Finding) -> tuple[str, str] | None:
         return None
     left, right = finding.left.text, finding.right.text
     return None if left is None or right is None or left == right else (left, right)
-
-
-def _last(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _kinds(finding: Finding) -> frozenset[str]:
-    parts = [part for part in (finding.left, finding.right) if part is not None]
-    return frozenset(kind for part in parts for kind in kinds_of(part))

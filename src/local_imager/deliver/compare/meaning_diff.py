@@ -42,24 +42,25 @@ def _plain(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Semant
         ("platform", "platform", "platform"),
         ("kernel-version", "kernel_version", "kernel version"),
     )
-    version_differs = False
+    versions = [side.get("talos_version") for side in (left, right)]
+    version_differs = all(versions) and versions[0] != versions[1]
     for topic, key, what in rows:
         first, second = clean(str(left.get(key) or "")), clean(str(right.get(key) or ""))
         if first == second or not (first and second):
             continue
-        version_differs |= topic == "version"
-        follows: Topic | None = None
-        if version_differs and topic in ("system", "kernel-version"):
-            follows = "version"
-        if topic == "system" and _named(left) and _named(right):
-            follows = "version"
+        explained = topic == "kernel-version" or (topic == "system" and _by_version(left, right))
+        follows: Topic | None = "version" if version_differs and explained else None
         words = frozenset({first}), frozenset({second})
         yield Semantic(topic, what, first, second, words=words, follows=follows)
 
 
-def _named(meaning: Mapping[str, Any]) -> bool:
-    """Whether the operating system is Talos, whose own name holds the version once more."""
-    return bool(meaning.get("talos_version"))
+def _by_version(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    """Whether the operating systems' names, which hold the version once more, differ by it only."""
+    names = []
+    for side in (left, right):
+        name, version = (str(side.get(key) or "") for key in ("system", "talos_version"))
+        names.append(name.replace(version, "") if version else name)
+    return names[0] == names[1]
 
 
 def _secure_boot(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Semantic]:

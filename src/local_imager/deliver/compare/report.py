@@ -17,6 +17,8 @@ WORDS: Final[Mapping[Verdict, str]] = {
     Verdict.NAMED_NOISE: "same but for named noise",
     Verdict.DIFFERENT: "different",
 }
+# What stands below another version or processor without anything that shows why it differs.
+ASSUMED: Final = "only taken to follow, from another version or processor"
 REASONS: Final[Mapping[str, str]] = {rule.code: rule.reason for rule in ALL_NOISE}
 _SHOWN_DIFF_LINES: Final = 24
 _SHOWN_FOLLOWING: Final = 6
@@ -43,6 +45,8 @@ def verdict_text(comparison: Comparison) -> str:
     if counts.get("follows"):
         verb = "goes" if counts["follows"] == 1 else "go"
         parts.append(f"{counts['follows']} more that {verb} with {'it' if real == 1 else 'them'}")
+    if counts.get("assumed"):
+        parts[-1] += f" ({counts['assumed']:,} of these {ASSUMED})"
     if counts.get("packing"):
         parts.append(f"packed differently in {_counted(counts['packing'], 'place')}")
     if counts.get("noise"):

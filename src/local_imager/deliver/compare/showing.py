@@ -101,7 +101,10 @@ class Showing:
                 for index, step in enumerate(steps):
                     if step in names:
                         return "/".join(steps[: index + 1])
-        return next((one.path for one in headline.parts if one.path), "")
+        # What is only taken to follow is no place where the difference is seen.
+        assumed = {id(one) for one in headline.assumed}
+        seen = (one.path for one in headline.parts if id(one) not in assumed)
+        return next((path for path in seen if path), "")
 
 
 def _of_semantic(one: Semantic) -> Difference:

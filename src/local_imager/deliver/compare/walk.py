@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from local_imager.deliver.inspect.inspection import Inspection
 
 DEFAULT_LIMIT: Final = 200
-COUNTS: Final = ("altered", "only-left", "only-right", "packing", "noise", "follows")
+COUNTS: Final = ("altered", "only-left", "only-right", "packing", "noise", "follows", "assumed")
+# A shorter name is a part of words that have nothing to do with it.
+_SPELT_CHARS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ def compare_trees(
     counts["follows"] = sum(
         len(one.parts) + len(one.meanings) + len(one.alike) for one in headlines
     )
+    counts["assumed"] = sum(len(one.assumed) for one in headlines)
     verdict = Verdict.DIFFERENT if real else Verdict.NAMED_NOISE if noise else Verdict.SAME_CONTENT
     return _comparison(left, right, verdict, [*real, *packing, *noise], counts, limit)
 
@@ -144,9 +147,9 @@ def _listed_images(tree: Part) -> dict[str, str]:
 def _spellings(left: Subject, right: Subject) -> tuple[Spelling, Spelling]:
     """Return what names may differ by: schematic IDs, versions, numbers of extensions' images."""
     words: tuple[list[tuple[str, str]], list[tuple[str, str]]] = ([], [])
-    for key in ("schematic_id", "talos_version"):
+    for key in ("system", "schematic_id", "talos_version"):
         values = [str(side.meaning.get(key) or "") for side in (left, right)]
-        if all(values) and values[0] != values[1]:
+        if min(map(len, values)) >= _SPELT_CHARS and values[0] != values[1]:
             for side, value in zip(words, values, strict=True):
                 side.append((value, f"<{key}>"))
     images = _images(left, right)
