@@ -28,10 +28,16 @@ _MAGIC: Final[tuple[tuple[int, bytes, PartKind], ...]] = (
 _MAX_SECTIONS: Final = 256
 # e_machine of the ELF specification, as Talos names architectures.
 _ELF_ARCHES: Final = {3: "386", 62: "amd64", 183: "arm64", 243: "riscv64"}
-# Words that stand in the command line of a Linux machine and in no other line of text.
-_CMDLINE: Final = re.compile(
-    r"(?:^|\s)(?:talos\.platform|console|root|init_on_alloc|rd\.[a-z.]+|initrd|quiet|ro|rw)(?:=|\s|$)"
+# Arguments with a value that nearly every Linux machine has one of, and no other text.
+_TELLING: Final = re.compile(
+    r"(?:talos\.[a-z.]+|console|root|init_on_alloc|rd\.[a-z.]+|initrd|BOOT_IMAGE)=\S"
 )
+# What imagers begin a command line with (Talos pkg/imager/imager.go).
+_TALOS: Final = "talos.platform="
+# As the kernel parts a line: at white space outside of quotes (lib/cmdline.c, next_arg).
+_WORD: Final = re.compile(r'(?:[^\s"]|"[^"]*")+')
+_ARGUMENT: Final = re.compile(r'"?\w[\w.,:/\[\]-]*(?:=.*)?|--', re.ASCII | re.DOTALL)
+_FLAGS: Final = frozenset({"quiet", "ro", "rw", "debug", "splash", "nomodeset", "--"})
 
 
 def recognise(source: Source) -> PartKind:
@@ -128,10 +134,22 @@ def text_kind(source: Source, head: bytes) -> PartKind:
     text = text_of(source) if _may_be_text(head) else None
     if text is None:
         return "data"
-    one_line = text.strip("\0\r\n ")
-    if one_line and "\n" not in one_line and "=" in one_line and one_line[0].isalnum():
-        return "cmdline" if _CMDLINE.search(one_line) else "document"
-    return "document"
+    return "cmdline" if _is_command_line(text.strip("\0\r\n ")) else "document"
+
+
+def _is_command_line(line: str) -> bool:
+    """One line of kernel arguments and nothing else, most of them with a value, one well known."""
+    if "\n" in line:
+        return False
+    if line.startswith(_TALOS):  # a schematic may ask for words of any form behind it
+        return True
+    words = _WORD.findall(line)
+    told = sum("=" in word or word in _FLAGS for word in words)
+    return (
+        any(_TELLING.match(word) for word in words)
+        and all(_ARGUMENT.fullmatch(word) for word in words)
+        and 2 * told > len(words)
+    )
 
 
 def _may_be_text(head: bytes) -> bool:

@@ -95,3 +95,26 @@ def test_architecture_of_a_program() -> None:
     assert program_facts(BytesSource(elf(183))) == {"arch": "arm64"}
     assert program_facts(BytesSource(elf(2))) == {}
     assert program_facts(BytesSource(b"\x7fELF")) == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("talos.platform=metal console=ttyS0\n", "cmdline"),
+        ("talos.platform=metal é=1 'two words of a schematic'", "cmdline"),
+        ("BOOT_IMAGE=/vmlinuz root=UUID=6b1d ro quiet splash nosmt", "cmdline"),
+        ('root=/dev/sda1 dyndbg="file a.c +p; func b +p" -- single', "cmdline"),
+        ("quiet console=tty0", "cmdline"),
+        ("The quiet = x root", "document"),
+        ("The root = x is quiet, and ro is not rw", "document"),
+        ("set console=tty0 to see what it says", "document"),
+        ("export root=/srv; run", "document"),
+        ("just=a setting", "document"),
+        ("root= quiet", "document"),
+        ("quiet ro", "document"),
+        ("console=tty0\nroot=/dev/sda1\n", "document"),
+        ("", "data"),
+    ],
+)
+def test_what_is_a_kernel_command_line(text: str, kind: str) -> None:
+    assert recognise(BytesSource(text.encode())) == kind
