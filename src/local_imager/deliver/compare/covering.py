@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from local_imager.deliver.compare.factwords import FIT_FACTS
 from local_imager.deliver.compare.finding import Finding
 from local_imager.deliver.compare.noise import kinds_of
 from local_imager.deliver.compare.semantic import Semantic
@@ -49,6 +50,9 @@ def depth_in_archive(finding: Finding) -> int:
 def is_of_signing(semantic: Semantic, finding: Finding) -> bool:
     """Cover signatures, the signed PCR policy and its place in a UKI, and keys to enrol."""
     kinds, name = kinds_of_both(finding), last_name(finding.path)
+    if finding.fact in FIT_FACTS:
+        # Another signer beside it is no reason why a signature does not fit any more.
+        return semantic.key == "state" and "broken" in (semantic.left, semantic.right)
     if semantic.key in ("state", "signers"):
         return "pe-signature" in kinds
     if semantic.key == "pcr_signed":

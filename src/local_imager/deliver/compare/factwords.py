@@ -20,6 +20,11 @@ ENTRY_FACTS: Final = frozenset(
 WHOLLY_TOLD: Final = frozenset(
     {"cpio", "disk", "fat", "initramfs", "iso", "layer", "meta", "oci-image", "pe", "tar", "uki"}
 )
+# Whether a signature holds: of the bytes that it is over, and of its certificate.
+FIT_FACTS: Final[Mapping[str, str]] = {
+    "digest_matches": "fits the program",
+    "verifies": "is one of its certificate",
+}
 FACT_WORDS: Final[Mapping[str, str]] = {
     "mode": "file mode",
     "uid": "owner (uid)",
@@ -63,6 +68,18 @@ def noun(part: Part) -> str:
     if part.kind == "special" and isinstance(part.facts.get("device"), str):
         return "device node"
     return nouns.get(part.kind, part.kind)
+
+
+def fact_words(left: Part, right: Part, name: str) -> str:
+    """Return what a differing fact of two parts is called."""
+    if name in FIT_FACTS and left.kind == right.kind == "pe-signature":
+        signers = {fact_text(one.facts.get("signer")) for one in (left, right)}
+        by = f" by {signers.pop()}" if len(signers) == 1 and "" not in signers else ""
+        return f"Authenticode signature{by} {FIT_FACTS[name]}"
+    words = FACT_WORDS.get(name, clean(name.replace("_", " ")))
+    if name in ENTRY_FACTS:
+        return words
+    return f"{words} of the {noun(left) if left.kind == right.kind else 'part'}"
 
 
 def shown(name: str, value: Fact | None) -> str:

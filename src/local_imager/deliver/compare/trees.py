@@ -25,9 +25,9 @@ from local_imager.deliver.compare.derived import (
 )
 from local_imager.deliver.compare.factwords import (
     ENTRY_FACTS,
-    FACT_WORDS,
     PACKED_VOLUMES,
     WHOLLY_TOLD,
+    fact_words,
     hidden_properties,
     noun,
     shown,
@@ -311,12 +311,9 @@ class _Walker:
             or (name == "faults" and only_padded(spot, first, second))
         )
         values = shown(name, first), shown(name, second)
-        words = FACT_WORDS.get(name, clean(name.replace("_", " ")))
-        if name not in ENTRY_FACTS:
-            words = f"{words} of the {noun(left) if left.kind == right.kind else 'part'}"
         self._add(
             spot,
-            words,
+            fact_words(left, right, name),
             name,
             values,
             group="packing" if packing else None,

@@ -10,7 +10,7 @@ import pytest
 
 from local_imager.deliver.compare.report import verdict_text
 from local_imager.deliver.compare.verdict import Comparison
-from local_imager.deliver.compare.walk import compare_trees
+from local_imager.deliver.compare.walk import Subject, compare_trees
 from local_imager.deliver.inspect.parts import Part
 from tests.comparetrees import (
     Image,
@@ -127,3 +127,38 @@ def test_bytes_outside_follow_from_parts_that_come_and_files_of_an_iso_that_grow
         "content of the file",
         "bytes outside of its parts of the ISO",
     ]
+
+
+def signed(*fits: tuple[str, bool]) -> Part:
+    rows = [
+        leaf(f"signature {n}", b"\0" + name.encode(), "pe-signature", signer=name)
+        for n, (name, _) in enumerate(fits, 1)
+    ]
+    rows = [
+        replace(one, facts={**one.facts, "digest_matches": fit, "verifies": True})
+        for one, (_, fit) in zip(rows, fits, strict=True)
+    ]
+    return box("u", "uki", leaf(".linux", b"\0k", "pe-section"), *rows)
+
+
+def signing(state: str, *signers: str) -> dict[str, Any]:
+    return {"kind": "uki", "secure_boot": {"state": state, "signers": list(signers)}}
+
+
+def test_a_signature_that_does_not_fit_any_more_is_a_difference_beside_a_new_signer() -> None:
+    left = Subject("l", signed(("CN=a", True)), signing("signed", "CN=a"))
+    right = Subject("r", signed(("CN=a", False), ("CN=b", True)), signing("signed", "CN=b"))
+    for sides, values in (((left, right), ("yes", "no")), ((right, left), ("no", "yes"))):
+        result = compare_trees(*sides)
+        assert told(result) == [
+            "Secure Boot signers",
+            "Authenticode signature by CN=a fits the program",
+        ]
+        last = result.differences[-1]
+        assert (last.left, last.right, last.path) == (*values, "signature 1")
+
+
+def test_a_broken_signature_is_told_by_the_state_alone() -> None:
+    left = Subject("l", signed(("CN=a", True)), signing("signed", "CN=a"))
+    right = Subject("r", signed(("CN=a", False)), signing("broken"))
+    assert told(compare_trees(left, right)) == ["Secure Boot signature"]
