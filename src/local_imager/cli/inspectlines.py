@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,7 @@ _KINDS: Final = {
     "initramfs": "initramfs",
     "cmdline": "kernel command line",
     "image": "container image",
+    "addon": "addon to a unified kernel image",
     "boot-loader": "EFI program",
     "volume": "file system",
     "meta": "META partition",
@@ -198,15 +200,26 @@ def _arguments(entries: Sequence[BootEntry]) -> Iterator[str]:
     first, rest = entries[0], entries[1:]
     title = _LOADERS.get(first.loader, first.loader)
     named = f", {first.title}" if first.title else ""
-    yield from _heading(f"kernel arguments ({title}{named})")
+    yield from _heading(f"kernel arguments ({title}{named}{_with_addons(first)})")
     if first.kernel_arguments:
         yield from _wrapped(" ".join(first.kernel_arguments))
     else:
         yield "  (none)"
     if rest:
         yield from _heading(f"other boot entries ({len(rest)})")
-        rows = [(_LOADERS.get(e.loader, e.loader), e.title, _against(first, e)) for e in rest]
+        titles = Counter((entry.loader, entry.title) for entry in entries)
+        rows = []
+        for entry in rest:
+            place = f" in {entry.path}" if titles[entry.loader, entry.title] > 1 else ""
+            shown = f"{entry.title}{place}{_with_addons(entry) if place else ''}"
+            rows.append((_LOADERS.get(entry.loader, entry.loader), shown, _against(first, entry)))
         yield from _table(rows)
+
+
+def _with_addons(entry: BootEntry) -> str:
+    names = [path.rpartition("/")[2] for path in entry.addons[:4]]
+    more = f" and {len(entry.addons) - 4} more" if len(entry.addons) > 4 else ""
+    return f", with {', '.join(names)}{more}" if names else ""
 
 
 def _against(first: BootEntry, other: BootEntry) -> str:

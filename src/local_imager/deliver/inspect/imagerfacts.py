@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from local_imager.deliver.inspect.booting import content_of
+from collections.abc import Iterable
+
 from local_imager.deliver.inspect.extensions import FILE_NAME
 from local_imager.deliver.inspect.parts import Part
+from local_imager.deliver.inspect.places import content_of, outside_of
 
 # Fact of a part -> its name here; the first one found counts.
 _TOLD = {
@@ -14,16 +16,18 @@ _TOLD = {
 }
 
 
-def imager_facts(tree: Part) -> dict[str, str]:
+def imager_facts(tree: Part, starts: Iterable[str] = ()) -> dict[str, str]:
     """Return what is visible of the tools and settings that made a file, by stable names.
 
+    What lies in the parts ``starts`` (of the entry that boots) counts before all else.
     ``stub`` and ``loader`` are versions of systemd-stub and systemd-boot, which come with the
     version of Talos; ``extensions_packing``, ``extensions_filesystem`` and ``extensions_mtime``
     (seconds since 1970: the time of the run, or a fixed one where the initramfs was normalised)
     show how the imager packed extensions; ``iso_preparer`` and ``fat_made_by`` are its programs.
     """
     facts: dict[str, str] = {}
-    for _path, part in tree.walk():
+    is_other = outside_of(starts)
+    for _path, part in sorted(tree.walk(), key=lambda row: is_other(row[0])):
         for name, shown in _TOLD.items():
             if name in part.facts:
                 facts.setdefault(shown, str(part.facts[name]))

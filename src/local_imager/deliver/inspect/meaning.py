@@ -16,7 +16,8 @@ Kind = Literal[
     "initramfs",
     "cmdline",
     "image",  # a container image that is no installer
-    "boot-loader",  # a PE file that is no unified kernel image
+    "addon",  # a PE file that adds to a unified kernel image
+    "boot-loader",  # any other PE file
     "volume",  # a file system or archive by itself
     "meta",
     "unknown",
@@ -30,7 +31,8 @@ class BootEntry:
 
     ``loader`` is ``systemd-boot``, ``grub``, ``uki`` (started by the firmware itself) or ``none``
     (a kernel command line by itself); ``path`` is where in the file it stands.
-    ``kernel_arguments`` are in the order in which the kernel gets them.
+    ``kernel_arguments`` are in the order in which the kernel gets them; those that addons (their
+    paths) append are among them.
     """
 
     title: str
@@ -38,6 +40,7 @@ class BootEntry:
     path: str
     kernel_arguments: tuple[str, ...]
     profile: str = ""
+    addons: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object of the entry."""
@@ -47,6 +50,7 @@ class BootEntry:
             "path": self.path,
             "profile": self.profile or None,
             "kernel_arguments": list(self.kernel_arguments),
+            "addons": list(self.addons),
         }
 
 

@@ -9,16 +9,13 @@ from types import MappingProxyType
 from typing import Final
 
 from local_imager.deliver.inspect import extensions as listing
+from local_imager.deliver.inspect.addons import is_addon
 from local_imager.deliver.inspect.arguments import PLATFORM, meta_in, meta_key, values_of
-from local_imager.deliver.inspect.booting import (
-    boot_entries,
-    content_of,
-    os_release,
-    shown,
-)
+from local_imager.deliver.inspect.booting import boot_entries, os_release, shown
 from local_imager.deliver.inspect.imagerfacts import imager_facts
 from local_imager.deliver.inspect.meaning import BootEntry, Kind, Meaning, Unknown
 from local_imager.deliver.inspect.parts import Part
+from local_imager.deliver.inspect.places import content_of, outside_of
 from local_imager.deliver.inspect.signing import secure_boot_of
 from local_imager.formats.uki import parse_os_release
 
@@ -57,24 +54,36 @@ _MAX_PROBLEMS: Final = 50
 
 @dataclass
 class _Gathered:
-    """What the parts say, before it is put together."""
+    """What the parts say, before it is put together, with their paths."""
 
-    releases: list[Mapping[str, str]] = field(default_factory=list)
-    kernels: list[Part] = field(default_factory=list)
+    releases: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    kernels: list[tuple[str, Part]] = field(default_factory=list)
     initramfs: list[str] = field(default_factory=list)
     lists: list[tuple[str, listing.Listed]] = field(default_factory=list)
     meta: dict[str, str] = field(default_factory=dict)
     problems: list[Unknown] = field(default_factory=list)
+    started: list[Mapping[str, str]] = field(default_factory=list)
+
+    def begin_with(self, starts: Iterable[str]) -> None:
+        """Put first what lies in the parts that boot: of several systems in a file that counts."""
+        is_other = outside_of(starts)
+        self.releases.sort(key=lambda row: is_other(row[0]))
+        self.kernels.sort(key=lambda row: is_other(row[0]))
+        self.lists.sort(key=lambda row: is_other(row[0]))
+        self.started = [release for path, release in self.releases if not is_other(path)]
 
 
 def meaning_of(tree: Part) -> Meaning:
     """Return what a file means; what cannot be told is empty and named in ``unknown``."""
     content, packing = unwrapped(tree)
     kind = _KINDS.get(content.kind, "unknown")
-    found = _gathered(tree)
     if kind == "image" and _is_installer(tree):
         kind = "installer"
+    elif kind == "boot-loader" and is_addon(content):
+        kind = "addon"
     boots = boot_entries(tree)
+    found = _gathered(tree)
+    found.begin_with(boots.starts)
     listed = _agreed(found)
     meta = _meta(found, boots.entries)
     release = _release(found)
@@ -100,9 +109,9 @@ def meaning_of(tree: Part) -> Meaning:
         uefi=firmware[1],
         size_bytes=tree.size_bytes,
         content_bytes=content.size_bytes,
-        imager=MappingProxyType(imager_facts(tree)),
+        imager=MappingProxyType(imager_facts(tree, boots.starts)),
     )
-    problems += [*found.problems, *_not_told(meaning, found)]
+    problems += [*found.problems, *_not_told(meaning, found), *_others(meaning, found)]
     return _with_unknown(meaning, problems)
 
 
@@ -132,9 +141,9 @@ def _gathered(tree: Part) -> _Gathered:
         if part.unread:
             found.problems.append(Unknown(path or part.name, part.unread))
         if content == "uki":
-            found.releases.append(os_release(part))
+            found.releases.append((path, os_release(part)))
         elif content == "kernel":
-            found.kernels.append(part)
+            found.kernels.append((path, part))
         elif content == "initramfs":
             found.initramfs.append(path)
         elif content == "meta":
@@ -153,7 +162,7 @@ def _take_text(found: _Gathered, path: str, part: Part) -> None:
         if listed.problem:
             found.problems.append(Unknown("extensions", listed.problem))
     elif part.name == "os-release" and part.text is not None:
-        found.releases.append(parse_os_release(part.text))
+        found.releases.append((path, parse_os_release(part.text)))
 
 
 def _agreed(found: _Gathered) -> listing.Listed:
@@ -190,8 +199,13 @@ def _number(key: str) -> int:
 
 
 def _release(found: _Gathered) -> Mapping[str, str]:
-    talos = (release for release in found.releases if release.get("ID") == "talos")
-    return next(talos, next(iter(found.releases), {}))
+    """Return what the system that boots calls itself; of several names in it that of Talos."""
+    for releases in (found.started, [release for _, release in found.releases]):
+        talos = (release for release in releases if release.get("ID") == "talos")
+        release = next(talos, next((release for release in releases if release), {}))
+        if release:
+            return release
+    return {}
 
 
 def _talos_version(release: Mapping[str, str]) -> str:
@@ -199,6 +213,16 @@ def _talos_version(release: Mapping[str, str]) -> str:
         return ""
     match = _VERSION.fullmatch(release.get("VERSION_ID", "") or release.get("VERSION", ""))
     return f"v{match[1]}" if match else ""
+
+
+def _others(meaning: Meaning, found: _Gathered) -> Iterator[Unknown]:
+    """Say which other versions of Talos the file holds, as a disk does after an upgrade."""
+    versions = dict.fromkeys(_talos_version(release) for _, release in found.releases)
+    others = [version for version in versions if version not in ("", meaning.talos_version)]
+    if others and meaning.talos_version:
+        named = ", ".join(others[:8])
+        why = f"it holds {named} too; {meaning.talos_version} is what its first boot entry starts"
+        yield Unknown("talos_version", why)
 
 
 def _version_in_label(tree: Part) -> str:
@@ -220,12 +244,12 @@ def _version_in_names(tree: Part, entries: Iterable[BootEntry]) -> str:
 
 
 def _kernel_version(found: _Gathered) -> str:
-    versions = (str(kernel.facts.get("version", "")) for kernel in found.kernels)
+    versions = (str(kernel.facts.get("version", "")) for _, kernel in found.kernels)
     return next((version.partition(" ")[0] for version in versions if version), "")
 
 
 def _arch(tree: Part, found: _Gathered) -> str:
-    said = [str(part.facts.get("arch", "")) for part in found.kernels]
+    said = [str(part.facts.get("arch", "")) for _, part in found.kernels]
     said += [str(part.facts.get("arch", "")) for _, part in tree.walk() if part.kind != "kernel"]
     known = dict.fromkeys(arch for arch in said if arch in _ARCHES)
     return next(iter(known), next((arch for arch in said if arch), ""))

@@ -163,6 +163,9 @@ def _how_guessed(meaning: Meaning) -> str:
 
 
 def _notes(meaning: Meaning) -> Iterable[str]:
+    started = {one.path for one in meaning.boot_entries if one.loader == "systemd-boot"}
+    if len(started) > 1:
+        yield "of the systems in the file it makes the one that the first boot entry starts"
     if not meaning.platform and meaning.kind in ("disk", "iso", "uki", "installer"):
         yield "no kernel argument names a platform; metal is taken"
     if meaning.secure_boot.state == "signed":

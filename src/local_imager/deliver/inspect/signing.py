@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from local_imager.deliver.inspect.booting import content_of
 from local_imager.deliver.inspect.meaning import SecureBoot, SigningState
 from local_imager.deliver.inspect.parts import Part
+from local_imager.deliver.inspect.places import content_of
 from local_imager.events import printable
 
 _SETTING = "secure-boot-enroll"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_an_efi_partition_behind_the_image(tree: Path, tmp_path: Path) -> None:
     data = (tmp_path / "b.iso").read_bytes()
     damaged.write_bytes(patched(data, data.index(b"FAT32   ") - 82 + 13, b"\3"))
     assert inspect_file(damaged).meaning.kind == "iso"
+
+
+def test_a_copy_in_the_tree_that_uefi_does_not_read(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    (root / "EFI/LINUX").mkdir(parents=True)
+    boots = ("-e", "boot/esp.img", "-no-emul-boot")
+    other = CMDLINE.replace("tty0", "tty9")
+    for image, said in ((uki(), False), (uki(cmdline=other), True)):
+        (root / "EFI/LINUX/TALOS.EFI").write_bytes(image)
+        found = made(root, tmp_path / "a.iso", *boots).meaning
+        assert {one.path for one in found.boot_entries if one.loader == "systemd-boot"} == {
+            "boot/esp.img/EFI/LINUX/TALOS.EFI"
+        }
+        assert found.kernel_arguments == tuple(CMDLINE.split())
+        copies = [one.why for one in found.unknown if "a copy that nothing boots" in one.why]
+        assert bool(copies) == said
 
 
 def test_an_image_that_is_cut_off(tree: Path, tmp_path: Path) -> None:
