@@ -120,7 +120,7 @@ def verify_reproducible(
         varied, kept = _surroundings(engine, settings.jobs, jobs)
         began_s = time.time()
         second = Factory(other, sink=sink, cancel=cancel, runner=own)
-        with step(sink, "verify", f"{len(results)} assets, built again in other surroundings"):
+        with step(sink, "again", f"{len(results)} assets, built again in other surroundings"):
             again = second.build(replace(order, rebuild=True, offline=False, export_to=None))
         found = []
         for first, other_result in zip(results, again, strict=True):
