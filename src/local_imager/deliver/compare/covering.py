@@ -6,15 +6,27 @@ from collections.abc import Sequence
 from typing import Final
 
 from local_imager.deliver.compare.factwords import FIT_FACTS
-from local_imager.deliver.compare.finding import Finding
+from local_imager.deliver.compare.finding import Finding, lies_in
 from local_imager.deliver.compare.noise import kinds_of
 from local_imager.deliver.compare.semantic import Semantic
+from local_imager.deliver.compare.words import files_in
 
 # Where signatures and the keys for them lie.
 _SIGNED_SECTIONS: Final = frozenset({".pcrsig", ".pcrpkey"})
 _PCR_FACTS: Final = frozenset({"pcr_policies", "pcr_verifies"})
 _KEY_SUFFIXES: Final = (".auth", ".esl", ".der", ".cer", ".crt", ".pem")
 _FIRMWARE: Final = ("kernel/x86/microcode/", "lib/firmware/", "usr/lib/firmware/")
+
+
+def is_entry_alone(semantic: Semantic, finding: Finding) -> bool:
+    """Say whether a part that one side lacks is the file of a boot entry that it lacks, or a
+    directory with that file alone."""
+    part = finding.left or finding.right
+    if finding.fact != "presence" or part is None or not lies_in(semantic.path, finding.path):
+        return False
+    return part.kind != "directory" or all(
+        f"{finding.path}/{name}" == semantic.path for name, _ in files_in(part)
+    )
 
 
 def is_firmware(finding: Finding) -> bool:

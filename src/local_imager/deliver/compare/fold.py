@@ -14,6 +14,7 @@ from local_imager.deliver.compare.align import Spelling, content_kind
 from local_imager.deliver.compare.covering import (
     depth_in_archive,
     differing_words,
+    is_entry_alone,
     is_firmware,
     is_of_signing,
     kinds_of_both,
@@ -21,7 +22,7 @@ from local_imager.deliver.compare.covering import (
 )
 from local_imager.deliver.compare.extensionlist import FILE_NAME, same_but_extensions
 from local_imager.deliver.compare.factwords import ENTRY_FACTS
-from local_imager.deliver.compare.finding import SPELLING, Finding, lies_in, volume_of
+from local_imager.deliver.compare.finding import SPELLING, Finding, volume_of
 from local_imager.deliver.compare.noise import CONTENT, REST
 from local_imager.deliver.compare.outside import explained_by
 from local_imager.deliver.compare.release import may_follow
@@ -202,8 +203,7 @@ class _Folder:
         if topic == "boot":
             return bool({"boot-entry", "unpartitioned"} & kinds_of_both(finding))
         if topic == "argument" and semantic.key == "entry":
-            # A whole boot entry is on one side only, and so is the directory that it lies in.
-            return finding.fact == "presence" and lies_in(semantic.path, finding.path)
+            return is_entry_alone(semantic, finding)
         if topic in ("extension", "schematic"):
             return self._is_list(finding)
         return topic == "meta" and self._is_meta(semantic, finding)

@@ -48,7 +48,7 @@ from local_imager.deliver.compare.spot import (
     shows_file,
 )
 from local_imager.deliver.compare.verdict import Change
-from local_imager.deliver.compare.words import clean, content_text, size_text
+from local_imager.deliver.compare.words import clean, content_text, inventory_text, size_text
 from local_imager.deliver.compare.wrapping import core, wrapper_words, wrapping
 from local_imager.deliver.inspect.parts import Fact, Part
 
@@ -201,7 +201,7 @@ class _Walker:
         if part is None:
             return
         path = join(spot.path if left else spot.right_path, part.name)
-        values = (content_text(left) if left else "", content_text(right) if right else "")
+        values = (inventory_text(left) if left else "", inventory_text(right) if right else "")
         self.found.append(
             Finding(
                 path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from local_imager.deliver.inspect.parts import Fact, Part
@@ -12,6 +12,10 @@ from local_imager.events import printable
 # One value in a report. Longer ones are cut: the file itself is at hand.
 MAX_VALUE_CHARS: Final = 400
 MAX_LINE_CHARS: Final = 400
+_VOLUMES: Final = frozenset({"fat", "xfs", "iso", "squashfs", "erofs", "cpio", "tar", "layer"})
+# Of a directory that one side lacks, so many files are named.
+_MAX_NAMES: Final = 6
+_MAX_NAME_CHARS: Final = 60
 # difflib takes time that grows with the square of the lines, and a hostile text may want that.
 _MAX_DIFF_LINES: Final = 400
 _MAX_SHOWN_LINES: Final = 120
@@ -58,6 +62,35 @@ def content_text(part: Part) -> str:
     target = part.facts.get("link_target")
     arrow = f"to {fact_text(target)}" if target is not None else ""
     return ", ".join(piece for piece in (kind, arrow, size, digest) if piece)
+
+
+def inventory_text(part: Part) -> str:
+    """Return what a part on one side only is, and of what holds files, which ones.
+
+    ``directory with 3 files: a, b/c, d, 1,234 bytes``; names from the directory inwards, a few.
+    """
+    content = part.facts.get("content", part.kind)
+    if part.kind != "directory" and content not in _VOLUMES:
+        return content_text(part)
+    files = list(files_in(part))
+    names = [clean(path, _MAX_NAME_CHARS) for path, _ in files[:_MAX_NAMES]]
+    more = f" and {len(files) - len(names):,} more" if len(files) > len(names) else ""
+    count = "1 file" if len(files) == 1 else f"{len(files):,} files"
+    listed = f"{count}: {', '.join(names)}{more}" if files else "no files"
+    if part.kind != "directory":
+        return f"{content_text(part)}, with {listed}" if files else content_text(part)
+    size = size_text(sum(one.size_bytes for _, one in files))
+    return f"directory with {listed}, {size}" if files else f"directory with {listed}"
+
+
+def files_in(part: Part, prefix: str = "") -> Iterator[tuple[str, Part]]:
+    """Yield what a directory and those in it hold, with paths; not what lies in files."""
+    for one in part.children:
+        path = f"{prefix}{one.name}"
+        if one.kind == "directory":
+            yield from files_in(one, f"{path}/")
+        else:
+            yield path, one
 
 
 def text_diff(left: str, right: str) -> str:

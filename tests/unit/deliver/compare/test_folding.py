@@ -162,3 +162,15 @@ def test_a_broken_signature_is_told_by_the_state_alone() -> None:
     left = Subject("l", signed(("CN=a", True)), signing("signed", "CN=a"))
     right = Subject("r", signed(("CN=a", False)), signing("broken"))
     assert told(compare_trees(left, right)) == ["Secure Boot signature"]
+
+
+def test_a_directory_goes_with_the_boot_entry_that_is_alone_in_it() -> None:
+    uki = box("New.efi", "uki", leaf(".linux", b"\0k", "pe-section"))
+    entry = {"title": "New", "path": "EFI/Linux/New.efi", "kernel_arguments": ["a=1"]}
+    left = Subject("l", box("i", "iso", leaf("x", "1")), {})
+    for files, what in (((), []), ((leaf("evil.efi", b"\0"),), ["directory"])):
+        tree = box("i", "iso", leaf("x", "1"), folder("EFI", folder("Linux", uki, *files)))
+        right = Subject("r", tree, {"boot_entries": [entry]})
+        result = compare_trees(left, right)
+        assert told(result) == ["boot entry New", *what]
+        assert all("evil.efi" in one.right for one in result.differences[1:])

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from local_imager.deliver.compare.factwords import time_text
-from local_imager.deliver.compare.words import fact_text, mode_text, text_diff
+from local_imager.deliver.compare.words import (
+    content_text,
+    fact_text,
+    inventory_text,
+    mode_text,
+    text_diff,
+)
+from tests.comparetrees import box, folder, leaf
 
 
 @pytest.mark.parametrize(
@@ -56,3 +63,18 @@ def test_values_of_a_terminal_stay_in_their_line() -> None:
 def test_times() -> None:
     assert time_text(1559424892) == "2019-06-01 21:34:52 UTC"
     assert time_text(1 << 62) == str(1 << 62)
+
+
+def test_what_one_side_lacks_says_which_files_are_in_it() -> None:
+    inner = folder("b", leaf("c.efi", "12345"), folder("empty"))
+    assert inventory_text(folder("a", inner, leaf("d\x1b", "1"))) == (
+        "directory with 2 files: b/c.efi, d\N{REPLACEMENT CHARACTER}, 6 bytes"
+    )
+    many = folder("a", *(leaf(f"f{n}", "") for n in range(1007)))
+    assert inventory_text(many) == (
+        "directory with 1,007 files: f0, f1, f2, f3, f4, f5 and 1,001 more, 0 bytes"
+    )
+    assert inventory_text(folder("a", folder("b"))) == "directory with no files"
+    volume = box("ESP", "partition", leaf("x", "1"), content="fat")
+    assert inventory_text(volume).endswith(f"{volume.digest}, with 1 file: x")
+    assert inventory_text(leaf("x", "1")) == content_text(leaf("x", "1"))
