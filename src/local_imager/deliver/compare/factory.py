@@ -40,6 +40,8 @@ from local_imager.store.store import Store
 MAX_BYTES: Final = 32 * 1024**3
 # A factory may build for a while before it begins to answer.
 PATIENCE_S: Final = 300.0
+# Then its file lies there, and comes without pauses.
+STALL_S: Final = 30.0
 _RESERVE_BYTES: Final = 64 * 1024**2
 _MAX_TRIES: Final = 5
 # A connection that brought this much before it broke is worth as many tries as a new one.
@@ -54,19 +56,25 @@ _RETRY: Final = RETRY_STATUS - BUSY_STATUS - {500}
 
 
 class FactoryClient:
-    """Reads files of one factory (``base_url``, see :func:`.address.factory_address`)."""
+    """Reads files of one factory (``base_url``, see :func:`.address.factory_address`).
+
+    ``timeout_s`` is how long it may take to begin an answer, ``stall_s`` how long it may be silent
+    in the middle of a file before the connection counts as broken.
+    """
 
     def __init__(
         self,
         base_url: str,
         *,
         timeout_s: float = PATIENCE_S,
+        stall_s: float = STALL_S,
         sink: EventSink = NULL_SINK,
         sleep: Callable[[float], None] = time.sleep,
         max_bytes: int = MAX_BYTES,
     ) -> None:
         self.base_url = base_url
         self.max_bytes = max_bytes
+        self.stall_s = stall_s
         self.sink, self._sleep = sink, sleep
         self.transport = Transport(timeout_s=timeout_s, sink=sink, sleep=sleep, retry_status=_RETRY)
 
@@ -173,7 +181,11 @@ class _Download:
                 failures = 1 if came >= _PROGRESS_BYTES and self._resumable else failures + 1
                 if failures >= _MAX_TRIES:
                     raise self._broken_off() from error
-                reason = f"the download broke off after {self.writer.offset} bytes"
+                what = f"the download broke off after {self.writer.offset} bytes"
+                silent = (
+                    f"nothing came for {self.client.stall_s:g} s, {self.writer.offset} bytes did"
+                )
+                reason = silent if isinstance(error, httpx.ReadTimeout) else what
                 self.client.wait(min(2.0 ** (failures - 2), _MAX_WAIT_S), reason)
                 continue
             if wait_s is None:
@@ -213,6 +225,7 @@ class _Download:
             if not self._continues(response, offset, version):
                 self.writer.restart(_version_of(response))
             self._check_room()
+            _read_within(response, self.client.stall_s)
             for chunk in response.iter_raw():
                 self._take(chunk)
         self._report(done=True)
@@ -332,6 +345,11 @@ class _Download:
             hint=again,
             code="truncated",
         )
+
+
+def _read_within(response: httpx.Response, seconds: float) -> None:
+    """Let each further read of the answer wait so long; httpx takes it from the request then."""
+    response.request.extensions["timeout"]["read"] = seconds
 
 
 def _version_of(response: httpx.Response, *, partial: bool = False) -> Version:

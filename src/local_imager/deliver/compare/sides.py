@@ -100,8 +100,11 @@ class SideContext:
         url = factory_address(
             self.factory or self.settings.factory_url, plain_http=self.settings.plain_http
         )
-        patience_s = max(PATIENCE_S, self.settings.answer_timeout_s)
-        return FactoryClient(url, sink=self.sink, timeout_s=patience_s, sleep=self.sleep)
+        stall_s = self.settings.answer_timeout_s
+        patience_s = max(PATIENCE_S, stall_s)
+        return FactoryClient(
+            url, sink=self.sink, timeout_s=patience_s, stall_s=stall_s, sleep=self.sleep
+        )
 
 
 def open_side(text: str, context: SideContext) -> Side:

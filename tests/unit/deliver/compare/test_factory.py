@@ -137,9 +137,21 @@ def test_a_server_that_falls_silent_is_asked_for_the_rest(
         ranges.faults = Faults()
 
     ranges.faults = Faults(stall_after=CUT)
-    reader = FactoryClient(ranges.url, sleep=after_the_pause, timeout_s=0.3)
+    sink = RecordingSink()
+    reader = FactoryClient(ranges.url, sink=sink, sleep=after_the_pause, stall_s=0.3)
     assert reader.fetch(store, ISO).path.read_bytes() == DATA
     assert ranges.requests[-1][2]["range"] == f"bytes={CUT}-"
+    (told,) = [event.text for event in sink.events if isinstance(event, Message)]
+    assert f"nothing came for 0.3 s, {CUT} bytes did; trying again in" in told
+
+
+def test_a_server_that_stays_silent_is_given_up(ranges: FactoryServer, store: Store) -> None:
+    ranges.faults = Faults(stall_after=1)
+    reader = client(ranges, stall_s=0.05)
+    with pytest.raises(SourceError, match="broke off again and again") as caught:
+        reader.fetch(store, ISO)
+    assert caught.value.code == "truncated"
+    assert len([target for target in ranges.asked() if "/cache/" in target]) <= 10
 
 
 def test_a_later_run_continues_what_one_left(ranges: FactoryServer, store: Store) -> None:
