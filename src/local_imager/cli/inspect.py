@@ -80,11 +80,11 @@ def _path(what: str, store: Store | None) -> tuple[Path, str]:
     path = Path(what)
     if path.is_file():
         return path, path.name
-    if path.is_dir():
+    if what and path.is_dir():
         raise InputError(
             f"{what} is a directory", hint="give a file, such as an ISO or a disk image"
         )
-    if path.exists():
+    if what and path.exists():
         raise InputError(f"{what} is no regular file", hint="copy it into a file first")
     hint = "give a file, or a name that `local-imager store ls` shows"
     if store is None or not what:

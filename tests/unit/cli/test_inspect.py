@@ -169,6 +169,8 @@ def test_a_damaged_store_is_no_obstacle_to_a_file(
 def test_what_is_no_file(inspect: Run, tmp_path: Path) -> None:
     _, error = inspect(tmp_path, code=2)
     assert "is a directory" in error
+    _, error = inspect("", code=2)
+    assert "there is no file ''" in error
     os.mkfifo(tmp_path / "pipe")
     _, error = inspect(tmp_path / "pipe", code=2)
     assert "is no regular file" in error
