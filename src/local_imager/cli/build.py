@@ -15,6 +15,7 @@ from local_imager.cli.build_matrix import (
 )
 from local_imager.cli.lock import LockedCommand, locked_option, read_locked
 from local_imager.cli.timings import print_timings, timings_document
+from local_imager.events import timed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,14 +94,24 @@ def build(
     if dry_run:
         _show_plan(ctx, how, schematic, assets, version, flags)
         return
+    app = ctx.obj.with_flags(flags)
+    watch = _watched(app, how)
+    with timed(app.sink, "imports", "pipeline and settings"):
+        _ = app.factory
+    with timed(app.sink, "order", str(schematic)):
+        order = _order(app, how, str(schematic), str(version), assets)
+    ctx.exit(_build(app, order, how, watch, verify=verify_reproducible))
+
+
+def _order(
+    app: App, how: BuildFlags, schematic: str, version: str, assets: tuple[str, ...]
+) -> BuildOrder:
     from local_imager.pipeline import BuildOrder, default_asset
     from local_imager.schematic.parse import read_schematic
 
-    app = ctx.obj.with_flags(flags)
-    watch = _watched(app, how)
-    order = BuildOrder(
-        read_schematic(str(schematic)),
-        str(version),
+    return BuildOrder(
+        read_schematic(schematic),
+        version,
         assets or (default_asset(),),
         exact=how.exact,
         offline=how.offline,
@@ -108,7 +119,6 @@ def build(
         export_to=None if how.no_export else app.settings.out,
         lock=read_locked(how.locked),
     )
-    ctx.exit(_build(app, order, how, watch, verify=verify_reproducible))
 
 
 def _build(
@@ -143,9 +153,14 @@ def _watched(app: App, how: BuildFlags) -> Stopwatch | None:
     """Let a stopwatch hear every event of the command, if timings are asked for."""
     if not how.timings:
         return None
+    import time
+
+    from local_imager.events import Timing
     from local_imager.pipeline.timing import Stopwatch, process_start_s
 
-    watch = app.sink = Stopwatch(app.sink, process_start_s())
+    began_s = process_start_s()
+    watch = app.sink = Stopwatch(app.sink, began_s)
+    watch.emit(Timing("start", "local-imager", time.monotonic() - began_s))
     return watch
 
 

@@ -12,6 +12,7 @@ import click
 
 from local_imager.cli.lock import read_locked
 from local_imager.cli.timings import print_timings, timings_document
+from local_imager.events import timed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,13 +90,16 @@ class MatrixFlags:
 
 def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch | None) -> int:
     """Build a matrix, print its summary, and return the exit code of the worst cell."""
-    from local_imager.cli.sizes import parse_size
-    from local_imager.errors import ExitCode
-    from local_imager.oci.host import host_arch
-    from local_imager.pipeline.matrix import MatrixOrder, worst_exit_code
-    from local_imager.pipeline.matrixfile import read_matrix
+    with timed(app.sink, "imports", "pipeline and settings"):
+        from local_imager.cli.sizes import parse_size
+        from local_imager.errors import ExitCode
+        from local_imager.oci.host import host_arch
+        from local_imager.pipeline.matrix import MatrixOrder, worst_exit_code
+        from local_imager.pipeline.matrixfile import read_matrix
 
-    cells = read_matrix(Path(str(flags.file)), default_arch=host_arch())
+        _ = app.factory
+    with timed(app.sink, "order", str(flags.file)):
+        cells = read_matrix(Path(str(flags.file)), default_arch=host_arch())
     order = MatrixOrder(
         cells,
         # One more than cores: while one is started or stored the others run.
@@ -111,8 +115,9 @@ def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch 
     results: list[CellResult] = []
     code: int = ExitCode.INTERRUPTED
     try:
-        for result in _results(app, order):
-            results.append(result)
+        with timed(app.sink, "matrix", str(flags.file)):
+            for result in _results(app, order):
+                results.append(result)
         code = worst_exit_code(results)
     except KeyboardInterrupt:
         click.echo("interrupted; what was started is stopped and cleaned up", err=True)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from local_imager.pipeline.timing import Stopwatch
+    from collections.abc import Iterator, Sequence
+
+    from local_imager.pipeline.timing import Phase, Stopwatch
 
 _HEAD = ("phase", "count", "seconds", "longest", "share")
 
@@ -18,21 +20,28 @@ def timings_document(watch: Stopwatch) -> dict[str, object]:
 
 
 def print_timings(watch: Stopwatch) -> None:
-    """Print the phases, those that took longest first and the whole last."""
+    """Print the phases as a tree, the longest first, then what is left and the whole."""
     *parts, whole = watch.phases()
-    parts.sort(key=lambda phase: -phase.seconds)
     rows = [
         (
-            phase.name,
+            "  " * len(phase.inside) + phase.name,
             str(phase.count),
             f"{phase.seconds:.3f}",
             f"{phase.longest_s:.3f}",
             f"{100 * phase.share:.0f} %",
         )
-        for phase in (*parts, whole)
+        for phase in (*_longest_first(parts), whole)
     ]
     widths = [max(len(row[column]) for row in (_HEAD, *rows)) for column in range(len(_HEAD))]
     click.echo()
     for row in (_HEAD, *rows):
         cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
         click.echo("  ".join((row[0].ljust(widths[0]), *cells)))
+
+
+def _longest_first(phases: Sequence[Phase], inside: tuple[str, ...] = ()) -> Iterator[Phase]:
+    """Yield the phases of one place, each with its parts behind it; ``other`` comes last."""
+    here = [phase for phase in phases if phase.inside == inside]
+    for phase in sorted(here, key=lambda phase: (phase.name == "other", -phase.seconds)):
+        yield phase
+        yield from _longest_first(phases, (*inside, phase.name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -11,11 +12,10 @@ from click.testing import CliRunner, Result
 from local_imager.cli.main import cli
 from local_imager.cli.timings import print_timings
 from local_imager.errors import ExitCode, VerificationRefused
-from local_imager.events import RecordingSink, Timing
 from local_imager.oci.model import Digest
 from local_imager.pipeline import matrix as pipeline_matrix
 from local_imager.pipeline.matrix import CellResult, MatrixOrder
-from local_imager.pipeline.timing import Stopwatch
+from local_imager.pipeline.timing import Phase, Stopwatch
 from local_imager.pipeline.values import BuildResult
 
 DIGEST = Digest.of(b"x")
@@ -82,7 +82,11 @@ def test_the_same_as_json(tmp_path: Path, matrix: Path, orders: list[MatrixOrder
     document = json.loads(done.stdout)
     assert document["counts"] == {"built": 1, "cached": 1, "failed": 1, "stopped": 0}
     assert document["exit_code"] == done.exit_code == ExitCode.VERIFICATION_REFUSED
-    assert document["timings"][-1]["phase"] == "whole"
+    *parts, other, whole = document["timings"]
+    assert [part["phase"] for part in parts] == ["start", "imports", "order", "matrix"]
+    assert (other["phase"], whole["phase"]) == ("other", "whole")
+    outer = sum(part["seconds"] for part in (*parts, other))
+    assert outer == pytest.approx(whole["seconds"], abs=0.001)
     first, second, third = document["cells"]
     assert (first["outcome"], first["digest"], first["seconds"]) == ("built", str(DIGEST), 1.5)
     assert second["digest"] is None and second["error"]["code"] == "verification-refused"
@@ -126,13 +130,25 @@ def test_a_lock_of_a_matrix_says_itself_what_it_holds(tmp_path: Path, matrix: Pa
     assert "--matrix says the schematics" in done.stderr
 
 
-def test_phases_that_took_longest_come_first(capsys: pytest.CaptureFixture[str]) -> None:
-    watch = Stopwatch(RecordingSink())
-    for phase, seconds in (("plan", 0.5), ("run", 2.0), ("plan", 0.25)):
-        watch.emit(Timing(phase, "x", seconds))
-    print_timings(watch)
-    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line]
-    assert rows[0] == ["phase", "count", "seconds", "longest", "share"]
-    assert rows[1][:4] == ["run", "1", "2.000", "2.000"]
-    assert rows[2][:4] == ["plan", "2", "0.750", "0.500"]
-    assert rows[3][0] == "whole"
+def test_phases_that_took_longest_come_first_and_parts_below_theirs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Watch:
+        def phases(self) -> list[Phase]:
+            return [
+                Phase("plan", 2, 0.75, 0.5, 0.15),
+                Phase("builds", 1, 2.0, 2.0, 0.4),
+                Phase("build", 1, 1.0, 1.0, 0.2, ("builds",)),
+                Phase("run", 1, 0.5, 0.5, 0.1, ("builds", "build")),
+                Phase("store", 1, 1.5, 1.5, 0.3, ("builds",)),
+                Phase("other", 1, 2.25, 2.25, 0.45),
+                Phase("whole", 1, 5.0, 5.0, 1.0),
+            ]
+
+    print_timings(cast("Stopwatch", Watch()))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[0].split() == ["phase", "count", "seconds", "longest", "share"]
+    assert [line[:9].rstrip() for line in lines[1:]] == [
+        *("builds", "  store", "  build", "    run", "plan", "other", "whole")
+    ]
+    assert lines[5].split() == ["plan", "2", "0.750", "0.500", "15", "%"]
