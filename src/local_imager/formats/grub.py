@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from local_imager.formats.source import FormatError
@@ -19,6 +19,12 @@ _MAX_DEPTH: Final = 32
 _LINUX: Final = ("linux", "linuxefi", "linux16")
 _INITRD: Final = ("initrd", "initrdefi", "initrd16")
 _MENUS: Final = ("menuentry", "submenu")
+# What may stand before a command on the same line, and what begins and ends a condition or loop.
+_BEFORE: Final = ("then", "else", "do")
+_BEGINS: Final = ("if", "while", "until", "for")
+_ENDS: Final = ("fi", "done")
+# These bring entries from elsewhere.
+_ELSEWHERE: Final = ("source", ".", "blscfg")
 # Options of menuentry and submenu with a value behind them.
 _VALUED: Final = ("--class", "--users", "--hotkey", "--source", "--id")
 _SPECIAL_IN_QUOTES: Final = '$"\\`\n'
@@ -33,7 +39,8 @@ class MenuEntry:
     ``menu`` are the titles of the submenus that it lies in. ``kernel`` and ``initrds`` are paths as
     GRUB writes them, empty where the entry boots in another way. ``arguments`` are the words
     behind the kernel, quotes taken off. ``variables`` are names that GRUB would replace and that
-    stand in them as written; ``conditional`` says that parts of it depend on an ``if``.
+    stand in them as written; ``conditional`` says that parts of it depend on an ``if``, and
+    ``optional`` that it is in the menu only where a condition holds.
     """
 
     title: str
@@ -44,6 +51,7 @@ class MenuEntry:
     initrds: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     conditional: bool = False
+    optional: bool = False
 
     @property
     def command_line(self) -> str:
@@ -53,29 +61,71 @@ class MenuEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Submenu:
+    """A menu behind a line of another one, or (without a title) lines that another file brings."""
+
+    title: str
+    identifier: str
+    rows: tuple[MenuEntry | Submenu, ...]
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GrubConfig:
-    """All entries in their order, and what ``set`` says outside of them (last one counts)."""
+    """All entries in their order, those in submenus too; ``rows`` is the menu as it is shown.
+
+    ``default``, ``fallback`` and ``timeout`` are what ``set`` says outside of menus (last one
+    counts). ``open_default`` says in a few words why ``default`` is not known before GRUB runs.
+    """
 
     entries: tuple[MenuEntry, ...]
+    rows: tuple[MenuEntry | Submenu, ...] = ()
     default: str = ""
     fallback: str = ""
     timeout: str = ""
+    open_default: str = ""
 
     @property
     def default_entry(self) -> MenuEntry | None:
-        """The entry that ``default`` means by number, title or identifier; None if that is unclear.
+        """The entry that ``default`` means; None if that is unclear."""
+        return self.choice[0]
 
-        Only entries outside of submenus are counted, and nothing is when one stands before them.
+    @property
+    def choice(self) -> tuple[MenuEntry | None, str]:
+        """The entry that ``default`` means, or None and why it is unclear (empty for no entries).
+
+        ``default`` is a number, title or identifier, for what lies in submenus several with ``>``
+        between; what is none means the first line (GRUB manual, "default"; normal/menu.c).
         """
-        outer = [entry for entry in self.entries if not entry.menu]
-        if len(outer) != len(self.entries) or not self.entries:
-            return None
-        for entry in outer:
-            if self.default and self.default in (entry.title, entry.identifier):
-                return entry
-        text = self.default or "0"
-        number = int(text) if text.isdecimal() and len(text) < 6 else len(outer)
-        return outer[number] if number < len(outer) else None
+        if self.open_default and self.rows:
+            return None, self.open_default
+        rows = self.rows
+        for name in _path_of(self.default):
+            row, why = _chosen(rows, name)
+            if not isinstance(row, Submenu):
+                return row, why
+            rows = row.rows
+        return None, "its default is a submenu, where nothing starts by itself" if self.rows else ""
+
+
+def _path_of(default: str) -> list[str]:
+    """Split what ``default`` says at each ``>``; two of them stand for one in a title."""
+    return [name.replace("\0", ">") for name in default.replace(">>", "\0").split(">")]
+
+
+def _chosen(
+    rows: tuple[MenuEntry | Submenu, ...], name: str
+) -> tuple[MenuEntry | Submenu | None, str]:
+    """Return the row of a menu that a part of ``default`` means, or why it is unclear."""
+    found = next((n for n, row in enumerate(rows) if name in (row.title, row.identifier)), 0)
+    if name.isdecimal():
+        found = int(name) if len(name) < 6 and int(name) < len(rows) else 0
+    elif name and rows and name in (rows[found].title, rows[found].identifier):
+        row = rows[found]
+        return (row, "") if not row.optional else (None, "conditions decide whether it is there")
+    if any(row.optional for row in rows[: found + 1]):
+        return None, "conditions decide which entries its menu has"
+    return (rows[found], "") if rows else (None, "")
 
 
 def read_grub(data: bytes) -> GrubConfig:
@@ -94,9 +144,11 @@ def read_grub(data: bytes) -> GrubConfig:
     settings = walk.settings
     return GrubConfig(
         tuple(walk.entries),
+        tuple(walk.rows),
         settings.get("default", ""),
         settings.get("fallback", ""),
         settings.get("timeout", ""),
+        walk.open_default,
     )
 
 
@@ -109,46 +161,106 @@ class _Command:
     end: str
 
 
+@dataclass
+class _Block:
+    """What a brace began: a submenu with its rows, an entry, or anything else."""
+
+    kind: str
+    title: str = ""
+    identifier: str = ""
+    optional: bool = False
+    rows: list[MenuEntry | Submenu] = field(default_factory=list)
+
+
 class _Walk:
     """Goes through the commands and keeps the blocks that are open."""
 
     def __init__(self) -> None:
         self.entries: list[MenuEntry] = []
+        self.rows: list[MenuEntry | Submenu] = []
         self.settings: dict[str, str] = {}
-        # Per open block: the submenu's title, None for an entry, "" for anything else.
-        self._blocks: list[str | None] = []
+        self.open_default = ""
+        self._blocks: list[_Block] = []
+        self._conditions = 0
         self._open: dict[str, object] = {}
 
     @property
     def depth(self) -> int:
         return len(self._blocks)
 
+    @property
+    def _in_entry(self) -> bool:
+        return bool(self._blocks) and any(block.kind == "menuentry" for block in self._blocks)
+
+    @property
+    def _is_optional(self) -> bool:
+        return self._conditions > 0 or any(block.kind == "" for block in self._blocks)
+
     def take(self, command: _Command) -> None:
         words = command.words
-        if words and None in self._blocks:
+        if words and self._in_entry:
             self._inside(words, command.variables)
-        elif words and words[0] == "set" and len(words) > 1 and not self._blocks:
-            name, _, value = words[1].partition("=")
-            self.settings[name] = value
+        elif words:
+            words = self._outside(words, command.variables)
         if command.end == "{":
             self._begin(words)
         elif command.end == "}" and self._blocks:
-            if self._blocks.pop() is None:
-                self.entries.append(MenuEntry(**self._open))  # type: ignore[arg-type]
+            self._end(self._blocks.pop())
+
+    def _outside(self, words: tuple[str, ...], variables: tuple[str, ...]) -> tuple[str, ...]:
+        """Take a command that is in no entry; returns its words without a keyword before them."""
+        while words and words[0] in _BEFORE:
+            words = words[1:]
+        first = words[0] if words else ""
+        if first in _BEGINS:
+            self._conditions += 1
+        elif first in _ENDS:
+            self._conditions = max(self._conditions - 1, 0)
+        elif first in _ELSEWHERE:
+            self._add(Submenu("", "", (), True))
+        elif not self._blocks and "=" in (assigned := "".join(words[1:2]) or first):
+            self._set(assigned, variables, is_command=first == "set" or len(words) == 1)
+        return words
+
+    def _set(self, text: str, variables: tuple[str, ...], *, is_command: bool) -> None:
+        name, _, value = text.partition("=")
+        if not is_command:
+            return
+        self.settings[name] = value
+        if name == "default":
+            self.open_default = ""
+            if variables:
+                self.open_default = f"its default is what ${variables[0]} holds when it runs"
+            elif self._conditions:
+                self.open_default = "conditions decide over its default"
 
     def _begin(self, words: tuple[str, ...]) -> None:
         if len(self._blocks) >= _MAX_DEPTH:
             raise FormatError("blocks in a GRUB configuration lie too deep in each other")
-        if not words or words[0] not in _MENUS or None in self._blocks:
-            self._blocks.append("")
+        if not words or words[0] not in _MENUS or self._in_entry:
+            self._blocks.append(_Block(""))
             return
         title, identifier = _titled(words[1:])
-        if words[0] == "submenu":
-            self._blocks.append(title)
-            return
-        menu = tuple(block for block in self._blocks if block)
-        self._open = {"title": title, "menu": menu, "identifier": identifier}
-        self._blocks.append(None)
+        block = _Block(words[0], title, identifier, self._is_optional)
+        if block.kind == "menuentry":
+            menu = tuple(one.title for one in self._blocks if one.title)
+            self._open = {"title": title, "menu": menu, "identifier": identifier}
+            self._open["optional"] = block.optional
+        self._blocks.append(block)
+
+    def _end(self, block: _Block) -> None:
+        if block.kind == "menuentry":
+            entry = MenuEntry(**self._open)  # type: ignore[arg-type]
+            self.entries.append(entry)
+            self._add(entry)
+        elif block.kind == "submenu":
+            rows = tuple(block.rows)
+            self._add(Submenu(block.title, block.identifier, rows, block.optional))
+
+    def _add(self, row: MenuEntry | Submenu) -> None:
+        """Put a row into the menu that is open."""
+        menus = [block.rows for block in self._blocks if block.kind == "submenu"]
+        (menus[-1] if menus else self.rows).append(row)
 
     def _inside(self, words: tuple[str, ...], variables: tuple[str, ...]) -> None:
         if words[0] in _LINUX and len(words) > 1:

@@ -112,7 +112,8 @@ def test_what_another_distribution_writes() -> None:
         "uefi",
         "",
     )
-    assert config.default_entry is None
+    assert config.default_entry is first
+    assert [row.title for row in config.rows] == [first.title, "Advanced options", firmware.title]
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,8 @@ def test_words_are_what_grub_makes_of_them(
 
 
 @pytest.mark.parametrize(
-    ("default", "title"), [("1", "b"), ("b", "b"), ("i", "c"), ("7", None), ("${saved}", None)]
+    ("default", "title"),
+    [("1", "b"), ("b", "b"), ("i", "c"), ("7", "a"), ("gone", "a"), ("${saved}", None)],
 )
 def test_the_default_is_told_or_not(default: str, title: str | None) -> None:
     text = (
@@ -148,6 +150,76 @@ def test_the_default_is_told_or_not(default: str, title: str | None) -> None:
     )
     entry = read_grub(text.encode()).default_entry
     assert (entry.title if entry else None) == title
+
+
+_MENU = """
+set default=%s
+menuentry One { }
+menuentry 'Two' --id two { }
+submenu 'More > less' --id more {
+  menuentry Three { }
+  submenu Deep { menuentry Four --id four { } }
+}
+menuentry Five { }
+if [ $grub_platform = efi ]; then
+  menuentry Firmware { fwsetup }
+fi
+menuentry Six { }
+"""
+
+
+@pytest.mark.parametrize(
+    ("default", "title", "why"),
+    [
+        ("0", "One", ""),
+        ("1", "Two", ""),
+        ("two", "Two", ""),
+        ("3", "Five", ""),
+        ("Five", "Five", ""),
+        ("Six", "Six", ""),
+        ("2", None, "a submenu"),
+        ("'more>0'", "Three", ""),
+        ("'2>Three'", "Three", ""),
+        ("'More >> less>Deep>four'", "Four", ""),
+        ("'more>7'", "Three", ""),
+        ("'more>1'", None, "a submenu"),
+        ("nothing", "One", ""),
+        ("''", "One", ""),
+        ("4", None, "which entries its menu has"),
+        ("5", None, "which entries its menu has"),
+        ("Firmware", None, "whether it is there"),
+        ('"${saved_entry}"', None, "what $saved_entry holds"),
+    ],
+)
+def test_the_default_among_submenus(default: str, title: str | None, why: str) -> None:
+    entry, reason = read_grub((_MENU % default).encode()).choice
+    assert (entry.title if entry else None) == title
+    assert why in reason and bool(reason) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "why"),
+    [
+        (
+            "if [ x ]; then\n set default=1\nelse\n set default=0\nfi",
+            None,
+            "conditions decide over",
+        ),
+        ("if [ x ]; then set default=1; fi", None, "conditions decide over"),
+        ("if [ x ]; then set default=1; fi\nset default=1", "b", ""),
+        ("default=1", "b", ""),
+        ("function f {\n set default=1\n}", "a", ""),
+        ("source /custom.cfg", None, "which entries its menu has"),
+        ("source /custom.cfg\nset default=b", "b", ""),
+        ("function f {\nmenuentry z { }\n}", None, "which entries its menu has"),
+        ("for x in 1 2; do menuentry z { }; done", None, "which entries its menu has"),
+        ("if [ x ]; then set timeout=5; fi", "a", ""),
+    ],
+)
+def test_what_decides_before_the_menu(text: str, title: str | None, why: str) -> None:
+    entry, reason = read_grub(f"{text}\nmenuentry a {{ }}\nmenuentry b {{ }}\n".encode()).choice
+    assert (entry.title if entry else None) == title
+    assert why in reason and bool(reason) == bool(why)
 
 
 @pytest.mark.parametrize(
@@ -168,5 +240,6 @@ def test_damage_is_refused(data: bytes, message: str) -> None:
 
 def test_odd_but_harmless() -> None:
     assert read_grub(b"").entries == ()
+    assert read_grub(b"set default=$x").choice == (None, "")
     assert read_grub(b"}}}\nlinux /k\n\\").entries == ()
     assert read_grub(b"menuentry {\nlinux\ninitrd\nset\n}").entries == (MenuEntry(""),)

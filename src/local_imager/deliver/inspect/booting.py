@@ -252,7 +252,10 @@ def _unclear(place: Place) -> Iterator[str]:
     path, part = place.path, place.part
     if part.text is None or part.name.lower() != "grub.cfg":
         return
-    for entry in read_grub(part.text.encode()).entries:
+    config = read_grub(part.text.encode())
+    if config.entries and config.choice[1]:
+        yield f"{path}: which entry GRUB starts by itself is not known, for {config.choice[1]}"
+    for entry in config.entries:
         if entry.kernel and entry.variables:
             names = ", ".join(f"${shown(name)}" for name in entry.variables[:8])
             yield f"{path}: GRUB fills in {names} of {_menu_title(entry)!r} when it runs"

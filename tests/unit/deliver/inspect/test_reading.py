@@ -111,6 +111,22 @@ def test_grub_entries_begin_with_the_one_that_boots() -> None:
     assert "GRUB fills in $extra" in why(found, "boot")
 
 
+def test_a_default_behind_a_submenu_or_in_a_variable() -> None:
+    menu = GRUB.replace(
+        b"}\nmenuentry", b"}\nsubmenu More { menuentry C {\n linux /k c=1\n} }\nmenuentry", 1
+    )
+    for default, first in ((b"2", "A - Talos v1.9.0"), (b"More>C", "More > C")):
+        text = menu.replace(b'"1"', b'"' + default + b'"')
+        found = meaning_of(disk([("BOOT", cpio({"grub/grub.cfg": text}))]))
+        assert found.boot_entries[0].title == first
+        assert "which entry GRUB starts" not in why(found, "boot")
+    text = menu.replace(b'"1"', b'"${saved}"')
+    found = meaning_of(disk([("BOOT", cpio({"grub/grub.cfg": text}))]))
+    assert found.boot_entries[0].title == "B - Talos v1.8.0"
+    said = "which entry GRUB starts by itself is not known, for its default is what $saved holds"
+    assert said in why(found, "boot")
+
+
 def test_meta_travels_in_the_arguments_too() -> None:
     environment = base64.b64encode(b"0xc=rack;0xa=two words").decode()
     line = f"{CMDLINE} talos.environment=INSTALLER_META_BASE64={environment}"
