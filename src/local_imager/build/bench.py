@@ -19,6 +19,7 @@ from local_imager.build.record import (
     masked_profile,
     secret_texts,
 )
+from local_imager.build.repeats import WITH_FAT
 from local_imager.build.request import (
     DEFAULT_EPOCH,
     DETERMINISTIC_SEED,
@@ -142,9 +143,6 @@ def staged_inputs(bench: Bench, job: AssetJob, folder: Path) -> Iterator[StagedI
         shutil.rmtree(place, ignore_errors=True)
 
 
-# Their FAT file systems are filled by mcopy in the order in which a directory lists its files: in
-# memory always the same, on disk that of the disk's own file system.
-_WITH_FAT: Final = frozenset({"iso", "image"})
 _SCRATCH_ON_DISK: Final = (
     "{asset}: temporary files do not fit into memory, and the order of files inside the EFI file "
     "system then follows the disk that they lie on: the bytes differ from those of a build in "
@@ -170,7 +168,7 @@ def imager_request(
     shown = masked_profile(document, holds_secrets=plan.holds_secrets)
     weight = tree_bytes(staged.input_dir) if input_bytes is None else input_bytes
     scratch = scratch_bytes(plan, weight, options.memory_bytes, bench.engine, exact=options.exact)
-    if not scratch and plan.profile.kind in _WITH_FAT and not options.exact:
+    if not scratch and plan.profile.kind in WITH_FAT and not options.exact:
         bench.sink.emit(Message(_SCRATCH_ON_DISK.format(asset=plan.asset), "warning"))
     return ImagerRequest(
         subject=plan.asset,

@@ -40,6 +40,11 @@ def container_user(engine: EngineInfo) -> ContainerUser:
     return ContainerUser(f"{uid}:{gid}", uid, gid)
 
 
+def processors(engine: EngineInfo) -> int:
+    """Return how many processors a container may use; a runner chooses none or just one."""
+    return 1 if engine.cpuset else engine.cpus
+
+
 @dataclass(frozen=True, slots=True)
 class MountSource:
     """Where a mount's content is: a directory that the engine sees too, or an engine volume."""

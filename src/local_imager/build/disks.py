@@ -123,6 +123,7 @@ def build_disks(bench: Bench, group: list[AssetJob], folder: Path) -> Iterator[B
                 duration_s=duration_s,
                 exact=False,
                 epoch=bench.options.epoch,
+                workers=bench.options.jobs,
             )
             record = {**record, "meta": converted or meta}
             yield BuiltAsset(job.plan.asset, path, result.log, record, duration_s, job)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
+from local_imager.build.container import container_user, processors
 from local_imager.build.libraries import zlib_version, zstd_version
 from local_imager.build.privilege import needs_loop_devices
 from local_imager.build.request import DETERMINISTIC_SEED, EngineInfo
@@ -218,11 +219,13 @@ def build_record(
     duration_s: float,
     exact: bool,
     epoch: int,
+    workers: int,
 ) -> dict[str, Any]:
     """Return the JSON document that is kept beside an asset: what was done, from what, how.
 
     ``profile`` is the rendered profile (it is masked in here); ``runs`` describe the container
-    runs and conversions in order; ``started_at`` is RFC 3339 in UTC.
+    runs and conversions in order; ``started_at`` is RFC 3339 in UTC; ``workers`` are those of our
+    own steps.
     """
     return {
         "format": RECORD_FORMAT,
@@ -246,6 +249,11 @@ def build_record(
             "version": engine.version,
             "storage": engine.storage,
             "rootless": engine.rootless,
+        },
+        "surroundings": {
+            "workers": workers,
+            "user": "0:0" if needs_loop_devices(plan) else container_user(engine).inside,
+            "processors": processors(engine),
         },
         "runs": [dict(run) for run in runs],
         "warnings": list(plan.warnings),

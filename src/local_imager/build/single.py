@@ -144,6 +144,7 @@ def _built(bench: Bench, job: AssetJob, ran: _Ran) -> BuiltAsset:
         duration_s=duration_s,
         exact=not job.made,
         epoch=bench.options.epoch,
+        workers=bench.options.jobs,
     )
     return BuiltAsset(plan.asset, path, ran.result.log, {**record, **fixed}, duration_s, job)
 
@@ -166,6 +167,7 @@ def _take_initramfs(bench: Bench, ready: Prepared, made: Path, folder: Path) -> 
         duration_s=time.monotonic() - began,
         exact=False,
         epoch=bench.options.epoch,
+        workers=bench.options.jobs,
     )
     return BuiltAsset(plan.asset, path, "", record, time.monotonic() - began, ready.job)
 

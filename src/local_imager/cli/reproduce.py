@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -30,23 +30,35 @@ def with_answers(
 
 
 def print_answers(answers: Sequence[Reproduction]) -> None:
-    """Say of every asset whether it repeats, and where it does not."""
-    first = answers[0]
+    """Say of every asset whether it repeats, and where it does not.
+
+    What was varied for all stands once, above; what only some have is told with them.
+    """
     apart_s = min(answer.seconds_apart for answer in answers)
     click.echo(f"built again in other surroundings ({apart_s:.0f} s later or more)")
-    for name, value in first.varied.items():
-        click.echo(f"  {name:<10}  {value}")
-    for text in first.kept:
-        click.echo(f"  not varied: {text}")
+    common = [line for line in _told(answers[0]) if all(line in _told(one) for one in answers)]
+    for line in common:
+        click.echo(f"  {line}")
     width = max(len(answer.asset) for answer in answers)
     for answer in answers:
         if answer.equal:
-            click.echo(f"  {answer.asset:<{width}}  the same bytes")
-            continue
-        told = click.style("differs", fg="red")
-        click.echo(f"  {answer.asset:<{width}}  {told} from byte {answer.first_offset} on")
-        for line in _places(answer):
+            found = "the same bytes" + (_ONLY_HERE if answer.on_disk else "")
+            lines = []
+        else:
+            found = f"{click.style('differs', fg='red')} from byte {answer.first_offset} on"
+            lines = _places(answer)
+        click.echo(f"  {answer.asset:<{width}}  {found}")
+        for line in [*(one for one in _told(answer) if one not in common), *lines]:
             click.echo(f"    {line}")
+
+
+# Equal bytes of such builds are no promise for any other.
+_ONLY_HERE: Final = ", with temporary files on this disk: not shown to repeat in memory"
+
+
+def _told(answer: Reproduction) -> list[str]:
+    varied = [f"{name:<10}  {value}" for name, value in answer.varied.items()]
+    return [*varied, *(f"not varied: {text}" for text in answer.kept)]
 
 
 def _places(answer: Reproduction) -> list[str]:

@@ -2,7 +2,8 @@
 
 The second build sees another time, another store and staging directory, runs as another user where
 that is ours to choose, on one processor, and with another number of workers of our own. It reads
-the images from the first store, and verifies them again.
+the images from the first store, and verifies them again. What was other is told from the records
+of both builds, since the first may be of another day and machine.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from local_imager import __version__
 from local_imager.build.bench import utc_now
-from local_imager.build.container import container_user
+from local_imager.build.repeats import Scratch, follows_disk, scratch_of, surroundings_of
 from local_imager.build.request import UNPRIVILEGED_ID, EngineInfo, Runner
 from local_imager.build.runner import DockerRunner
+from local_imager.deliver.reproduced import ARTIFACT_REPRODUCTION
 from local_imager.errors import LocalImagerError
 from local_imager.events import NULL_SINK, EventSink, Message, step
 from local_imager.oci.model import Digest, canonical_json
@@ -30,13 +32,18 @@ from local_imager.pipeline.values import BuildOrder, BuildResult
 if TYPE_CHECKING:
     from local_imager.deliver.compare.verdict import Comparison
 
-ARTIFACT_REPRODUCTION: Final = "application/vnd.local-imager.reproduction.v1+json"
 FORMAT: Final = 1
 # FAT keeps times in steps of two seconds: builds closer together could share one by chance.
 _APART_S: Final = 2.0
 _OTHER_ID: Final = UNPRIVILEGED_ID - 1
 _MAX_DIFFERENCES: Final = 20
 _READ_BYTES: Final = 1 << 20
+_SCRATCH: Final = "temporary files"
+_NOT_KNOWN: Final = "not known: the record of the first build does not say what it had"
+_ON_DISK: Final = (
+    "on disk in both builds, and the order of files in the EFI file system is that disk's; not "
+    "shown to repeat in memory or elsewhere (build.memory)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +51,9 @@ class Reproduction:
     """Whether an asset came out the same when it was built again.
 
     ``first_offset`` is the first differing byte (None when equal), ``comparison`` says in which
-    parts they differ, ``varied`` and ``kept`` name what was other and what was not.
+    parts they differ, ``varied`` and ``kept`` name what was other and what was not. ``on_disk``
+    says that equal bytes show nothing for builds elsewhere: the place of the temporary files
+    decides about the bytes, and a disk was it.
     """
 
     asset: str
@@ -55,6 +64,7 @@ class Reproduction:
     seconds_apart: float
     first_offset: int | None = None
     comparison: Comparison | None = None
+    on_disk: bool = False
 
     @property
     def equal(self) -> bool:
@@ -73,6 +83,7 @@ class Reproduction:
             "again": str(self.again),
             "varied": dict(self.varied),
             "kept": list(self.kept),
+            "temporary_files_on_disk": self.on_disk,
             "seconds_apart": round(self.seconds_apart, 1),
             "first_offset": self.first_offset,
             "verdict": "identical" if self.equal else found.get("verdict"),
@@ -113,20 +124,30 @@ def verify_reproducible(
     settings = factory.settings
     with closing(own), factory.store.workspace() as place:
         engine = own.info()
-        jobs = 1 if settings.jobs > 1 else 3
+        records = [_record_of(factory, result) for result in results]
         other = replace(
-            settings, store=place / "store", source=str(settings.store), mirrors={}, jobs=jobs
+            settings,
+            store=place / "store",
+            source=str(settings.store),
+            mirrors={},
+            jobs=_other_workers(records),
         )
-        varied, kept = _surroundings(engine, settings.jobs, jobs)
         began_s = time.time()
         second = Factory(other, sink=sink, cancel=cancel, runner=own)
         with step(sink, "again", f"{len(results)} assets, built again in other surroundings"):
             again = second.build(replace(order, rebuild=True, offline=False, export_to=None))
         found = []
-        for first, other_result in zip(results, again, strict=True):
+        for first, record, other_result in zip(results, records, again, strict=True):
+            told = _compared_records(record, _record_of(second, other_result), engine)
             apart_s = began_s - _stored_s(factory, first)
             answer = Reproduction(
-                first.asset, first.digest, other_result.digest, varied, kept, apart_s
+                first.asset,
+                first.digest,
+                other_result.digest,
+                told.varied,
+                tuple(told.kept),
+                apart_s,
+                on_disk=told.on_disk,
             )
             if not answer.equal:
                 answer = _told_apart(answer, factory, second, sink)
@@ -135,25 +156,71 @@ def verify_reproducible(
     return found
 
 
-def _surroundings(
-    engine: EngineInfo, first_jobs: int, jobs: int
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return what the second build has otherwise, and what could not be had otherwise."""
-    varied = {
-        "store": "another, empty",
-        "staging": "another directory",
-        "workers": f"{jobs} in place of {first_jobs}",
-    }
-    kept = []
-    if os.geteuid() == 0 and not engine.rootless:
-        varied["user"] = f"{container_user(engine).inside} in place of {UNPRIVILEGED_ID}"
-    else:
-        kept.append("user: only root can choose another")
-    if engine.cpuset:
-        varied["processors"] = f"number {engine.cpuset} alone in place of all {engine.cpus}"
-    else:
-        kept.append("processors: a rootless engine has no choice")
-    return varied, tuple(kept)
+def _record_of(factory: Factory, result: BuildResult) -> dict[str, Any]:
+    stored = factory.store.find_build(result.build_key)
+    return factory.record_of(stored) if stored is not None else {}
+
+
+def _other_workers(records: Sequence[Mapping[str, Any]]) -> int:
+    """Return a number of workers that no build had, as far as their records say."""
+    had = {found.workers for found in map(surroundings_of, records) if found is not None}
+    number = 1
+    while number in had:
+        number += 2
+    return number
+
+
+@dataclass(slots=True)
+class _Told:
+    """What two records say of the surroundings of two builds of an asset."""
+
+    varied: dict[str, str] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    on_disk: bool = False
+
+
+def _compared_records(
+    first: Mapping[str, Any], second: Mapping[str, Any], engine: EngineInfo
+) -> _Told:
+    """Return what the second build had otherwise, and what could not be had otherwise."""
+    told = _Told({"store": "another, empty", "staging": "another directory"})
+    was, now = surroundings_of(first), surroundings_of(second)
+    for name in ("workers", "user", "processors"):
+        if was is None or now is None:
+            told.kept.append(f"{name}: {_NOT_KNOWN}")
+            continue
+        before, after = getattr(was, name), getattr(now, name)
+        if before != after:
+            told.varied[name] = f"{after} in place of {before}"
+        else:
+            told.kept.append(f"{name}: {_why_kept(name, engine)} ({after})")
+    if follows_disk(first) or follows_disk(second):
+        _tell_scratch(told, scratch_of(first), scratch_of(second))
+    return told
+
+
+def _why_kept(name: str, engine: EngineInfo) -> str:
+    """Return why the other surroundings are no other here."""
+    if name == "user" and (engine.rootless or os.geteuid() != 0):
+        return "only root can choose another"
+    if name == "processors" and engine.rootless:
+        return "a rootless engine has no choice"
+    if name == "processors" and engine.cpus == 1:
+        return "the engine has no more than one"
+    return "the same as in the first build"
+
+
+def _tell_scratch(told: _Told, first: Scratch, second: Scratch) -> None:
+    """Say where temporary files lay, for what is filled in their order."""
+    places = {first, second}
+    if "" in places:
+        told.kept.append(f"{_SCRATCH}: {_NOT_KNOWN}")
+    elif first != second:
+        words = {"disk": "on disk", "memory": "in memory"}
+        told.varied[_SCRATCH] = f"{words[second]} in place of {words[first]}"
+    elif first == "disk":
+        told.kept.append(f"{_SCRATCH}: {_ON_DISK}")
+    told.on_disk = "disk" in places and "memory" not in places
 
 
 def _stored_s(factory: Factory, result: BuildResult) -> float:

@@ -6,8 +6,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from local_imager.build.repeats import parse_record, varying
+from local_imager.errors import LocalImagerError
 from local_imager.events import NULL_SINK, EventSink, Message, StepFinished, timed
 from local_imager.oci.model import Digest, canonical_json
 from local_imager.pipeline.opening import open_sources
@@ -138,11 +140,14 @@ class Factory:
                 release(job.build_key)
                 self._sink.emit(StepFinished("build", job.plan.asset, 0.0, "cached"))
                 yield self._result(order, job, stored, None)
-            for job, built in self._build_missing(order, missing):
-                with timed(self._sink, "store", built.asset):
-                    stored = self._ingest(order, job, built)
-                release(job.build_key)
-                yield self._result(order, job, stored, built.duration_s)
+            if not missing:
+                return
+            with timed(self._sink, "builds", order.version):
+                for job, built in self._build_missing(order, missing):
+                    with timed(self._sink, "store", built.asset):
+                        stored = self._ingest(order, job, built)
+                    release(job.build_key)
+                    yield self._result(order, job, stored, built.duration_s)
 
     def jobs(
         self, order: BuildOrder, known: dict[Requirement, VerifiedImage] | None = None
@@ -153,10 +158,11 @@ class Factory:
         ago; what is obtained is added to it. Raises what :meth:`build` raises.
         """
         known = {} if known is None else known
-        planner = self._planner(order)
+        subject = order.version
+        with timed(self._sink, "open", subject):
+            planner = self._planner(order)
         version = TalosVersion.parse(order.version)
         names = [AssetName.parse(asset) for asset in dict.fromkeys(order.assets)]
-        subject = order.version
         with planner.explained():
             with timed(self._sink, "catalogue", subject):
                 catalogue = planner.catalogue(order.schematic, version)
@@ -186,8 +192,6 @@ class Factory:
     def _build_missing(
         self, order: BuildOrder, missing: Sequence[Job]
     ) -> Iterator[tuple[Job, BuiltAsset]]:
-        if not missing:
-            return
         from local_imager.build.assemble import AssetJob, BuildOptions, build_assets
 
         settings = self.settings
@@ -286,7 +290,15 @@ class Factory:
             cached=duration_s is None,
             duration_s=duration_s or 0.0,
             lock=order.lock.digest if order.lock else None,
+            varies=varying(self.record_of(stored)),
         )
+
+    def record_of(self, stored: StoredAsset) -> dict[str, Any]:
+        """Return the last build record of an asset; empty where none can be read."""
+        try:
+            return parse_record(self.store.read_referrers(stored, ARTIFACT_BUILD_RECORD))
+        except (LocalImagerError, OSError):
+            return {}
 
 
 def _verified_sentence(images: Iterable[VerifiedImage]) -> str:

@@ -57,7 +57,8 @@ class BuildOrder:
 class BuildResult:
     """A finished asset: where it was exported to, what it is, and how it came to be.
 
-    ``lock`` is the digest of the lock file that the build was held to.
+    ``lock`` is the digest of the lock file that the build was held to. ``varies`` are the steps of
+    the build that may give other bytes the next time, each with why (docs/reproducible.md).
     """
 
     asset: str
@@ -71,6 +72,7 @@ class BuildResult:
     cached: bool
     duration_s: float
     lock: Digest | None = None
+    varies: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
         """Return the JSON object that ``build --json`` prints."""
@@ -86,6 +88,7 @@ class BuildResult:
             "cached": self.cached,
             "duration_s": round(self.duration_s, 3),
             "lock": str(self.lock) if self.lock else None,
+            "varies": list(self.varies),
         }
 
 

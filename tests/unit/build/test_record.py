@@ -193,10 +193,12 @@ def test_a_record_shows_no_secret_and_can_be_read_as_json() -> None:
         duration_s=1.23456,
         exact=False,
         epoch=1,
+        workers=3,
     )
     text = json.dumps(record)
     assert not any(word in text for word in WORDS)
     assert record["builder"]["signer"] == "test key"
+    assert record["surroundings"]["workers"] == 3
     assert {entry["role"] for entry in record["inputs"]} == {"builder", "base", "extension"}
     assert record["profile"]["arch"] == "amd64"
 

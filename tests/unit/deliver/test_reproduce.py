@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,11 @@ from local_imager.build.runner import DockerRunner
 from local_imager.cli import reproduce as shown
 from local_imager.deliver import reproduce
 from local_imager.deliver.reproduce import (
-    ARTIFACT_REPRODUCTION,
     OtherSurroundings,
     Reproduction,
     verify_reproducible,
 )
+from local_imager.deliver.reproduced import ARTIFACT_REPRODUCTION
 from local_imager.oci.model import Digest
 from local_imager.pipeline import BuildOrder, Factory
 from local_imager.schematic.parse import parse_schematic
@@ -118,6 +119,110 @@ def test_where_parts_differ_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     shown.print_answers([one])
     text = capsys.readouterr().out
     assert "named-noise" in text and "ESP/x.efi: the signature (known noise: signing-time)" in text
+
+
+def ran(
+    workers: int = 2,
+    user: str = "1:1",
+    processors: int = 2,
+    *,
+    kind: str = "uki",
+    scratch: str = "",
+) -> dict[str, Any]:
+    """What of a build record counts here."""
+    return {
+        "surroundings": {"workers": workers, "user": user, "processors": processors},
+        "profile": {"output": {"kind": kind}},
+        "runs": [{"scratch": scratch or "memory"}],
+    }
+
+
+def test_what_was_varied_is_told_from_both_records() -> None:
+    told = reproduce._compared_records(ran(), ran(1, "2:2", 1), ENGINE)
+    assert set(told.varied) == {"store", "staging", "workers", "user", "processors"}
+    assert told.varied["workers"] == "1 in place of 2"
+    assert (told.kept, told.on_disk) == ([], False)
+
+
+def test_what_was_not_varied_is_not_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    told = reproduce._compared_records(ran(processors=1), ran(3, processors=1), ENGINE)
+    assert set(told.varied) == {"store", "staging", "workers"}
+    assert told.kept == [
+        "user: only root can choose another (1:1)",
+        "processors: the engine has no more than one (1)",
+    ]
+    rootless = dataclasses.replace(ENGINE, rootless=True, cpus=2)
+    told = reproduce._compared_records(ran(), ran(3), rootless)
+    assert told.kept[1] == "processors: a rootless engine has no choice (2)"
+
+
+def test_an_older_record_does_not_say_what_was_varied() -> None:
+    told = reproduce._compared_records({"runs": []}, ran(), ENGINE)
+    assert set(told.varied) == {"store", "staging"}
+    assert [one.partition(": not known")[0] for one in told.kept] == [
+        "workers",
+        "user",
+        "processors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "varied", "kept", "on_disk"),
+    [
+        ("iso", "memory", "memory", False, False, False),
+        ("iso", "disk", "disk", False, True, True),
+        ("image", "disk", "disk", False, True, True),
+        ("uki", "disk", "disk", False, False, False),
+        ("iso", "memory", "disk", True, False, False),
+        ("iso", "disk", "memory", True, False, False),
+        ("iso", "unknown", "disk", False, True, True),
+        ("iso", "unknown", "memory", False, True, False),
+    ],
+)
+def test_equal_bytes_of_temporary_files_on_disk_are_no_proof(
+    kind: str, first: str, second: str, varied: bool, kept: bool, on_disk: bool
+) -> None:
+    told = reproduce._compared_records(
+        ran(kind=kind, scratch=first), ran(1, "2:2", 1, kind=kind, scratch=second), ENGINE
+    )
+    assert ("temporary files" in told.varied) == varied
+    assert any(one.startswith("temporary files: ") for one in told.kept) == kept
+    assert told.on_disk == on_disk
+
+
+def test_the_same_bytes_on_a_disk_are_not_told_without_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    varied, same = {"store": "another"}, Digest.of(b"1")
+    kernel = Reproduction("kernel", same, same, varied, (), 3.0)
+    iso = Reproduction("a.iso", same, same, varied, ("temporary files: x",), 3.0, on_disk=True)
+    shown.print_answers([kernel, iso])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "  store       another"
+    assert lines[2] == "  kernel  the same bytes"
+    assert lines[3].startswith("  a.iso   the same bytes, with temporary files on this disk: not")
+    assert lines[4] == "    not varied: temporary files: x"
+    assert iso.as_dict()["temporary_files_on_disk"] is True
+
+
+def test_the_second_build_has_workers_that_no_first_had() -> None:
+    assert reproduce._other_workers([ran(2), {}]) == 1
+    assert reproduce._other_workers([ran(1), ran(2)]) == 3
+    assert reproduce._other_workers([ran(1), ran(3)]) == 5
+
+
+def test_a_first_build_of_another_day_is_told_as_it_was(world: World) -> None:
+    """The settings of today say nothing of how a stored asset was built."""
+    settings = settings_for(world, jobs=1)
+    first = Factory(settings, runner=FakeRunner(imager_of(1)))
+    order = BuildOrder(SECRET, "v1.13.0", ("kernel-amd64",))
+    first.build(order)
+    today = Factory(dataclasses.replace(settings, jobs=2), runner=FakeRunner(imager_of(1)))
+    results = today.build(order)
+    assert results[0].cached
+    (answer,) = verify_reproducible(today, order, results, runner=FakeRunner(imager_of(1)))
+    assert answer.varied["workers"] == "3 in place of 1"
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,20 @@ def order(*assets: str, version: str = "v1.13.0", out: Path | None = None) -> Bu
     return BuildOrder(PLAIN, version, assets, export_to=out)
 
 
+def test_a_result_says_what_of_it_another_build_may_have_otherwise(
+    world: World, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factory = Factory(settings_for(world), runner=runner)
+    assets = ("metal-amd64-uki.efi", "metal-amd64.iso")
+    factory.build(order(*assets))
+    monkeypatch.setattr("local_imager.build.bench.scratch_bytes", lambda *_, **__: 0)
+    for rebuild in (True, False):
+        uki, iso = factory.build(replace(order(*assets), rebuild=rebuild))
+        assert (uki.cached, uki.varies) == (not rebuild, ())
+        assert "file systems: their files were collected on a disk, not in memory" in iso.varies
+        assert iso.as_dict()["varies"] == list(iso.varies)
+
+
 def test_assets_are_built_once_and_exported_in_the_order_asked_for(
     world: World, runner: FakeRunner
 ) -> None:

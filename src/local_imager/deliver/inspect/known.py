@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from local_imager.deliver.inspect.walking import LARGE_BYTES
 from local_imager.events import printable
@@ -13,10 +12,6 @@ from local_imager.events import printable
 if TYPE_CHECKING:
     from local_imager.store.records import StoredAsset
     from local_imager.store.store import Store
-
-
-# What an imager writes file systems for, in the order that their files have on its disk.
-_WITH_FAT: Final = ("iso", "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +100,10 @@ def _asset_with(store: Store, digest: str) -> StoredAsset | None:
 
 
 def _known(store: Store, asset: StoredAsset) -> Known:
+    from local_imager.build.repeats import parse_record, varying
     from local_imager.pipeline.factory import ARTIFACT_BUILD_RECORD, ARTIFACT_SCHEMATIC
 
-    documents = store.read_referrers(asset, ARTIFACT_BUILD_RECORD)
-    record = _record(documents[-1]) if documents else {}
+    record = parse_record(store.read_referrers(asset, ARTIFACT_BUILD_RECORD))
     tool = record.get("tool")
     builder = record.get("builder")
     exact = record.get("exact")
@@ -128,39 +123,8 @@ def _known(store: Store, asset: StoredAsset) -> Known:
         started_at=_text(record.get("started_at")),
         exact=exact if isinstance(exact, bool) else None,
         schematic=texts[-1].decode(errors="replace") if texts else None,
-        varies=tuple(_varying(record)),
+        varies=varying(record),
     )
-
-
-def _varying(record: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the steps that did not go the way that repeats, as the build noted them."""
-    for step in ("initramfs", "meta", "iso", "installer"):
-        facts = record.get(step)
-        if isinstance(facts, dict) and facts.get("way") == "plain":
-            yield f"{step}: {_text(facts.get('reason')) or 'as the imager made it'}"
-    runs = record.get("runs")
-    on_disk = [
-        one
-        for one in (runs if isinstance(runs, list) else ())
-        if isinstance(one, dict) and one.get("scratch") == "disk"
-    ]
-    if on_disk and _output_kind(record) in _WITH_FAT:
-        yield "file systems: their files were collected on a disk, not in memory"
-
-
-def _output_kind(record: Mapping[str, Any]) -> object:
-    profile = record.get("profile")
-    output = profile.get("output") if isinstance(profile, dict) else None
-    return output.get("kind") if isinstance(output, dict) else None
-
-
-def _record(data: bytes) -> dict[str, Any]:
-    """Return a build record; one that is no JSON object says nothing, it is not in our way."""
-    try:
-        document = json.loads(data)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
 
 
 def _text(value: object) -> str:
