@@ -6,7 +6,9 @@ stay quick. Every :class:`LocalImagerError` ends here as text (or JSON) and an e
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 import click
 
 from local_imager import __version__
-from local_imager.errors import ExitCode, InputError, LocalImagerError
+from local_imager.errors import ExitCode, InputError, Interrupted, LocalImagerError
 from local_imager.events import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -146,40 +148,80 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command line and return its exit code; exceptions leave it only with ``--debug``."""
+    """Run the command line and return its exit code; exceptions leave it only with ``--debug``.
+
+    With ``--json`` standard output is one document, also when the command line is wrong or the run
+    is interrupted: ``{"error": …}``.
+    """
     before_command = arguments[: next((i for i, a in enumerate(arguments) if a in COMMANDS), None)]
-    debug = "--debug" in before_command
+    debug, as_json = "--debug" in before_command, "--json" in arguments
     try:
-        result = cli.main(args=arguments, prog_name="local-imager", standalone_mode=False)
-        return result if isinstance(result, int) else ExitCode.OK
-    except click.exceptions.Exit as exit_request:
-        return exit_request.exit_code
+        return _called(arguments)
     except click.UsageError as error:
         if debug:
             raise
-        error.show()
+        if as_json:
+            report(_misused(error), as_json=True)
+        else:
+            error.show()
         return ExitCode.INPUT_INVALID
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was started is stopped and cleaned up", err=True)
+        text = "interrupted; what was started is stopped and cleaned up"
+        if as_json:
+            report(Interrupted(text), as_json=True)
+        else:
+            click.echo(text, err=True)
         return ExitCode.INTERRUPTED
-    except LocalImagerError as error:
-        if debug:
-            raise
-        report(error, as_json="--json" in arguments)
-        return error.exit_code
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: nobody is left to tell
-        return ExitCode.FAILED
     except Exception as error:  # the last line of defence: no traceback unless asked for
         if debug:
             raise
-        found = explained(error)
-        report(found, as_json="--json" in arguments)
+        fault = _output_fault() if isinstance(error, OSError) else None
+        if isinstance(fault, BrokenPipeError):  # the reader of our output went away
+            return ExitCode.FAILED
+        found = explained(error) if fault is None else from_os_error(fault, "standard output")
+        report(found, as_json=as_json and fault is None)
         return found.exit_code
 
 
+def _called(arguments: list[str]) -> int:
+    """Call the command; raises OSError too for output that was not written before the end."""
+    try:
+        result = cli.main(args=arguments, prog_name="local-imager", standalone_mode=False)
+        code = result if isinstance(result, int) else ExitCode.OK
+    except click.exceptions.Exit as exit_request:
+        code = exit_request.exit_code
+    if sys.stdout is not None:  # as it is when a shell closed it
+        sys.stdout.flush()
+    return code
+
+
+def _misused(error: click.UsageError) -> InputError:
+    """Return what click says of a wrong command line as one of our errors."""
+    command = error.ctx.command_path if error.ctx is not None else "local-imager"
+    return InputError(error.format_message(), hint=f"see `{command} --help`", code="usage")
+
+
+def _output_fault() -> OSError | None:
+    """Return why standard output takes nothing more, None when it does.
+
+    What could not be written is given up: the interpreter would try again at its end.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as fault:
+        with contextlib.suppress(OSError):  # not a file, in a test
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        return fault
+    return None
+
+
 def explained(error: Exception) -> LocalImagerError:
-    """Turn what no layer below explained into one of our errors."""
+    """Turn what no layer below explained into one of our errors; others stay as they are."""
+    if isinstance(error, LocalImagerError):
+        return error
     if isinstance(error, OSError):
         return from_os_error(error)
     text = printable(f"{type(error).__name__}: {error}", limit=500)
@@ -187,23 +229,29 @@ def explained(error: Exception) -> LocalImagerError:
     return LocalImagerError(f"an unexpected error: {text}", hint=hint, code="internal")
 
 
-def from_os_error(error: OSError) -> LocalImagerError:
+def from_os_error(error: OSError, place: object = None) -> LocalImagerError:
     """Turn an operating system fault that no layer below explained into one of our errors."""
     from local_imager.oci.durable import fault
 
-    place = f" ({error.filename})" if error.filename else ""
-    explained = fault(error, f"{error.strerror or error}{place}")
+    where = place or error.filename
+    explained = fault(error, f"{error.strerror or error}{f' ({where})' if where else ''}")
     explained.hint = explained.hint or "run again with --debug"
     return explained
 
 
 def report(error: LocalImagerError, *, as_json: bool) -> None:
-    """Print an error for a person on stderr; with ``--json`` as an object on stdout instead."""
+    """Print an error for a person on stderr; with ``--json`` as an object on stdout instead.
+
+    What standard output does not take goes to stderr as well.
+    """
     if as_json:
         import json
 
-        click.echo(json.dumps({"error": error.as_dict()}, indent=2))
-        return
+        try:
+            click.echo(json.dumps({"error": error.as_dict()}, indent=2))
+            return
+        except OSError:
+            _output_fault()
     location = error.location if isinstance(error, InputError) else ""
     place = f"{printable(location)}: " if location else ""
     click.echo(

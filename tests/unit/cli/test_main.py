@@ -91,6 +91,65 @@ def test_json_errors_go_to_stdout(
     assert printed == {"error": {"code": "host-unable", "message": "no engine", "hint": "start it"}}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says", "hint"),
+    [
+        (["build", "--jobs", "0", "--json"], "'--jobs'", "see `local-imager build --help`"),
+        (["store", "ls", "--json", "--foo"], "'--foo'", "see `local-imager store ls --help`"),
+        (["--json"], "'--json'", "see `local-imager --help`"),
+    ],
+)
+def test_a_wrong_command_line_is_json_too(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], says: str, hint: str
+) -> None:
+    assert frame.run(arguments) == 2
+    printed = capsys.readouterr()
+    error = json.loads(printed.out)["error"]
+    assert (error["code"], error["hint"]) == ("usage", hint) and says in error["message"]
+    assert printed.err == ""
+    assert frame.run([word for word in arguments if word != "--json"] + ["--foo"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" and "Usage: " in printed.err
+
+
+def test_an_interruption_is_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fail_with(monkeypatch, KeyboardInterrupt())
+    assert frame.run(["doctor", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "interrupted"
+    assert frame.run(["doctor"]) == 130
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code", "says"),
+    [
+        (["--help"], None, 5, "error: No space left on device (standard output)\n"),
+        (["build", "--foo", "--json"], None, 2, "error: No such option '--foo'."),
+        (["doctor", "--json"], HostError("no engine"), 5, "error: no engine\n"),
+        (["doctor", "--json"], KeyboardInterrupt(), 130, "error: interrupted;"),
+    ],
+)
+def test_what_a_full_standard_output_does_not_take_goes_to_stderr(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    error: BaseException | None,
+    code: int,
+    says: str,
+) -> None:
+    if error is not None:
+        fail_with(monkeypatch, error)
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert frame.run(arguments) == code
+        full.flush()  # nothing is left that the interpreter would write at its end
+    printed = capsys.readouterr().err
+    assert printed.lstrip().startswith(says)
+    assert "Traceback" not in printed
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     fail_with(monkeypatch, HostError("no engine"))
     with pytest.raises(HostError):
