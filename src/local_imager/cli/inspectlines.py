@@ -101,6 +101,8 @@ def _rows(done: Inspection) -> Iterator[str]:
         rows.append(("made by", f"{made}, with the imager {known.builder or 'of that version'}"))
         name = f"{known.schematic_id[:12]}/{known.version}/{known.asset}"
         rows.append(("in the store", _shown(name)))
+        if known.reproduced is not None:
+            rows.append(("built again", "; ".join(known.reproduced.sentences())))
     given = [(name, text) for name, text in rows if text]
     width = max(len(name) for name, _ in given)
     for name, text in given:

@@ -87,8 +87,12 @@ def list_assets(ctx: click.Context, images: bool, as_json: bool) -> None:
 def show(ctx: click.Context, name: str, as_json: bool) -> None:
     """Show one asset: NAME is ID/VERSION/ASSET (ID may be cut short) or the begin of a digest.
 
-    A foreign file is shown by the name that `store ls` gives it.
+    A foreign file is shown by the name that `store ls` gives it. Of an asset it is told too what
+    the last `build --verify-reproducible` found.
     """
+    from local_imager.deliver.reproduced import last_reproduction
+    from local_imager.store.records import StoredAsset
+
     opened = _store(ctx)
     asset = _meant(opened, name)
     attached = [
@@ -96,13 +100,17 @@ def show(ctx: click.Context, name: str, as_json: bool) -> None:
         for d in opened.layout.referrers(asset.manifest.digest)
     ]
     intact = opened.layout.intact(asset.digest, asset.size_bytes)
-    document: dict[str, Any] = {**asset.as_dict(), "intact": intact, "attached": attached}
+    document: dict[str, Any] = {**asset.as_dict(), "intact": intact}
+    again = last_reproduction(opened, asset) if isinstance(asset, StoredAsset) else None
     if as_json:
-        _print_json({**document, "path": str(asset.path)})
+        reproduced = again.as_dict() if again is not None else None
+        more = {"attached": attached, "reproduced": reproduced, "path": str(asset.path)}
+        _print_json({**document, **more})
         return
     for key, value in document.items():
-        if key != "attached":
-            click.echo(f"{key.replace('_', ' '):>16}  {value}")
+        click.echo(f"{key.replace('_', ' '):>16}  {value}")
+    for line in again.sentences() if again is not None else ():
+        click.echo(f"{'built again':>16}  {line}")
     for one in attached:
         click.echo(f"{'attached':>16}  {one['type']}  {one['digest']}")
 

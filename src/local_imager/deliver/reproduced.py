@@ -51,9 +51,11 @@ class Reproduced:
         if self.equal:
             answer = "the same bytes"
         else:
-            answer = f"differs from byte {self.first_offset} on"
+            answer = "differs"
+            if self.first_offset is not None:
+                answer += f" from byte {self.first_offset} on"
             answer += f" ({self.verdict})" if self.verdict else ""
-        lines = [f"{self.checked_at}: {answer}"]
+        lines = [f"{self.checked_at or 'at a time that is not known'}: {answer}"]
         if self.varied:
             lines.append(f"varied: {', '.join(self.varied)}")
         return [*lines, *(f"not varied: {text}" for text in self.kept)]

@@ -10,6 +10,7 @@ from local_imager.deliver.inspect.walking import LARGE_BYTES
 from local_imager.events import printable
 
 if TYPE_CHECKING:
+    from local_imager.deliver.reproduced import Reproduced
     from local_imager.store.records import StoredAsset
     from local_imager.store.store import Store
 
@@ -19,7 +20,8 @@ class Known:
     """The asset of the store whose bytes these are, and the outline of its build record.
 
     ``builder`` is the version of the imager that ran, ``exact`` whether it did every step itself,
-    ``varies`` what of it another build of the same key may have in other bytes, and why.
+    ``varies`` what of it another build of the same key may have in other bytes, and why,
+    ``reproduced`` what came of it when it was last built again.
     Fields of the record are empty where the store has none.
     """
 
@@ -36,6 +38,7 @@ class Known:
     exact: bool | None = None
     schematic: str | None = None
     varies: tuple[str, ...] = ()
+    reproduced: Reproduced | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object."""
@@ -52,6 +55,7 @@ class Known:
             "started_at": self.started_at or None,
             "exact": self.exact,
             "varies": list(self.varies),
+            "reproduced": self.reproduced.as_dict() if self.reproduced else None,
         }
 
 
@@ -101,6 +105,7 @@ def _asset_with(store: Store, digest: str) -> StoredAsset | None:
 
 def _known(store: Store, asset: StoredAsset) -> Known:
     from local_imager.build.repeats import parse_record, varying
+    from local_imager.deliver.reproduced import last_reproduction
     from local_imager.pipeline.factory import ARTIFACT_BUILD_RECORD, ARTIFACT_SCHEMATIC
 
     record = parse_record(store.read_referrers(asset, ARTIFACT_BUILD_RECORD))
@@ -124,6 +129,7 @@ def _known(store: Store, asset: StoredAsset) -> Known:
         exact=exact if isinstance(exact, bool) else None,
         schematic=texts[-1].decode(errors="replace") if texts else None,
         varies=varying(record),
+        reproduced=last_reproduction(store, asset),
     )
 
 
