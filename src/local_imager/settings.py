@@ -23,6 +23,8 @@ ENV_PREFIX: Final = "LOCAL_IMAGER_"
 MAX_FILE_BYTES: Final = 256 * 1024
 # Keys of ours have three parts at most.
 _MAX_DOTS: Final = 8
+# A container with less is refused by the engine (6 MB), or killed before it made anything.
+LEAST_MEMORY_BYTES: Final = 64 * 1024**2
 # The closing quote is optional, so that a string without one costs one look, not one per quote.
 _TOML_STRING: Final = re.compile(r""""(?:[^"\\]|\\.)*"?|'[^']*'?""")
 
@@ -170,6 +172,13 @@ def _size(value: object, base: Path) -> int:
     return int(digits) * _SIZE_UNITS[unit]
 
 
+def _memory(value: object, base: Path) -> int:
+    size_bytes = _size(value, base)
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise ValueError("wants 64MiB or more, since no imager runs with less")
+    return size_bytes
+
+
 def _builder(value: object, base: Path) -> str:
     text = _text(value, base)
     if text not in ("newest", "same") and not text.startswith("v"):
@@ -198,7 +207,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting("answer_timeout_s", "upstream.timeout_s", _count, "seconds a registry may be silent"),
     Setting("builder", "build.builder", _builder, "imager that runs: newest, same or a version"),
     Setting("timeout_s", "build.timeout_s", _count, "seconds after which a build is stopped"),
-    Setting("memory_bytes", "build.memory", _size, "memory limit of the build container"),
+    Setting("memory_bytes", "build.memory", _memory, "memory limit of the build container"),
     Setting("jobs", "build.jobs", _count, "parallel downloads and conversions"),
     Setting("max_builds", "build.max_builds", _count, "builds at once on this host"),
     Setting(

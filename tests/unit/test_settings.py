@@ -103,10 +103,16 @@ def test_every_fault_is_told_at_once_with_its_key(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("512m", 512 << 20), ("1048576", 1 << 20)],
+    [("4GiB", 4 << 30), ("500MB", 500_000_000), ("512m", 512 << 20), ("67108864", 64 << 20)],
 )
 def test_sizes(home: Path, text: str, size: int) -> None:
     assert load(home, {"LOCAL_IMAGER_BUILD_MEMORY": text}).memory_bytes == size
+
+
+def test_memory_that_no_imager_runs_with_is_refused(home: Path) -> None:
+    for text in ("1", "6MB", "63MiB"):
+        with pytest.raises(SettingsError, match=r"build\.memory wants 64MiB or more"):
+            load(home, {"LOCAL_IMAGER_BUILD_MEMORY": text})
 
 
 def test_project_and_environment_cannot_loosen(home: Path) -> None:

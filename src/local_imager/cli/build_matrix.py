@@ -91,7 +91,6 @@ class MatrixFlags:
 def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch | None) -> int:
     """Build a matrix, print its summary, and return the exit code of the worst cell."""
     with timed(app.sink, "imports", "pipeline and settings"):
-        from local_imager.cli.sizes import parse_size
         from local_imager.errors import ExitCode
         from local_imager.oci.host import host_arch
         from local_imager.pipeline.matrix import MatrixOrder, worst_exit_code
@@ -104,7 +103,7 @@ def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch 
         cells,
         # One more than cores: while one is started or stored the others run.
         jobs=flags.jobs or app.settings.jobs + 1,
-        memory_bytes=parse_size(flags.memory) if flags.memory else 0,
+        memory_bytes=_memory(flags.memory) if flags.memory else 0,
         fail_fast=flags.fail_fast,
         exact=how.exact,
         offline=how.offline,
@@ -129,6 +128,21 @@ def build_cells(app: App, flags: MatrixFlags, how: BuildFlags, watch: Stopwatch 
         if watch is not None:
             print_timings(watch)
     return code
+
+
+def _memory(text: str) -> int:
+    """Read ``--memory``; raises :class:`InputError` for less than one container needs."""
+    from local_imager.cli.sizes import parse_size
+    from local_imager.errors import InputError
+    from local_imager.settings import LEAST_MEMORY_BYTES
+
+    size_bytes = parse_size(text)
+    if size_bytes < LEAST_MEMORY_BYTES:
+        raise InputError(
+            f"--memory {text} is too little: no imager runs with less than 64MiB",
+            hint="2GiB for each cell that is to run at once is usual",
+        )
+    return size_bytes
 
 
 def _results(app: App, order: MatrixOrder) -> Iterator[CellResult]:

@@ -6,6 +6,7 @@ fault is told with its line.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Final, NoReturn, TypeVar
 
 from local_imager.errors import InputError
 from local_imager.events import printable
+from local_imager.oci.blobs import open_regular
 from local_imager.profile.assetname import AssetName
 from local_imager.profile.model import ARCHES
 from local_imager.profile.version import TalosVersion
 from local_imager.schematic.canonical import schematic_id
-from local_imager.schematic.goyaml.composer import compose
+from local_imager.schematic.goyaml.composer import compose_plain
 from local_imager.schematic.goyaml.errors import YamlError
 from local_imager.schematic.goyaml.nodes import Node, NodeKind
 from local_imager.schematic.model import Schematic
@@ -83,14 +85,17 @@ def read_matrix(path: Path, *, default_arch: str) -> tuple[Cell, ...]:
     :class:`~local_imager.errors.SchematicError`.
     """
     try:
-        with path.open("rb") as stream:
+        # Never waits for a FIFO.
+        with os.fdopen(open_regular(path), "rb") as stream:
             untrusted_data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise MatrixError(f"cannot read the matrix {path}: {error.strerror}") from error
+        raise MatrixError(
+            f"cannot read the matrix {path}: {error.strerror}", hint="give the path of a file"
+        ) from error
     if len(untrusted_data) > MAX_FILE_BYTES:
         raise MatrixError(f"the matrix is larger than {MAX_FILE_BYTES >> 10} KiB", source=str(path))
     try:
-        root = compose(untrusted_data)
+        root = compose_plain(untrusted_data)
         if root is None:
             raise MatrixError("the matrix is empty", hint=_SHORTEST, source=str(path))
         return _Reader(path, default_arch).cells(root)
@@ -149,7 +154,16 @@ class _Reader:
 
     def _schematic(self, text: _Text) -> str:
         if text.value not in self._schematics:
-            schematic = read_schematic(str(self._path.parent / text.value))
+            file = self._path.parent / text.value
+            try:
+                os.close(open_regular(file))
+            except OSError as error:
+                raise InputError(
+                    f"cannot read the schematic {text.value}: {error.strerror}",
+                    hint=f"it is looked for in {self._path.parent.absolute()}",
+                ) from error
+            # A bare "-" would be standard input.
+            schematic = read_schematic("./-" if str(file) == "-" else str(file))
             self._schematics[text.value] = schematic, str(schematic_id(schematic))
         return text.value
 
@@ -197,7 +211,10 @@ class _Reader:
         name = _placed(file.node, lambda: self._schematic(file))
         spelt = _placed(version.node, lambda: self._version(version))
         own = self._axis(fields, "arches", self._arch) or arches
-        for template in self._axis(fields, "assets", lambda text: text.value):
+        templates = self._axis(fields, "assets", lambda text: text.value)
+        if not templates:
+            _fail(fields["assets"], "this includes nothing", hint="name at least one asset")
+        for template in templates:
             yield from self._expanded(name, spelt, template, own, fields["assets"])
 
 
@@ -252,8 +269,6 @@ def _texts(node: Node) -> list[_Text]:
 
 
 def _scalar(node: Node) -> _Text:
-    if node.kind is NodeKind.ALIAS:
-        _fail(node, "anchors and aliases are not used in a matrix")
     if node.kind is not NodeKind.SCALAR or (not node.quoted and node.value in _NULLS):
         _fail(node, "a text is wanted")
     if not node.value.isprintable() or not node.value:

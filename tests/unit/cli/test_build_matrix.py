@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from local_imager.cli.main import cli
 from local_imager.cli.timings import print_timings
-from local_imager.errors import ExitCode, VerificationRefused
+from local_imager.errors import ExitCode, InputError, VerificationRefused
 from local_imager.oci.model import Digest
 from local_imager.pipeline import matrix as pipeline_matrix
 from local_imager.pipeline.matrix import CellResult, MatrixOrder
@@ -121,6 +121,17 @@ def test_what_does_not_go_together(tmp_path: Path, arguments: list[str], words: 
     done = call(tmp_path, *arguments)
     assert done.exit_code == ExitCode.INPUT_INVALID
     assert words in done.stderr
+
+
+@pytest.mark.parametrize("size", ["1", "1KiB", "63MiB"])
+def test_memory_that_no_cell_runs_with_is_refused(
+    tmp_path: Path, matrix: Path, orders: list[MatrixOrder], size: str
+) -> None:
+    done = CliRunner().invoke(cli, ["-q", "build", "--matrix", str(matrix), "--memory", size])
+    assert isinstance(done.exception, InputError) and "64MiB" in done.exception.message
+    assert not orders
+    call(tmp_path, "--matrix", matrix, "--memory", "64MiB")
+    assert orders[0].memory_bytes == 64 << 20
 
 
 def test_a_lock_of_a_matrix_says_itself_what_it_holds(tmp_path: Path, matrix: Path) -> None:

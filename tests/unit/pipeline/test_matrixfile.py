@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from local_imager.errors import InputError, SchematicError
+from local_imager.errors import SchematicError
 from local_imager.pipeline import matrixfile
 from local_imager.pipeline.matrixfile import Cell, MatrixError, read_matrix
 
@@ -24,6 +25,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "args.yaml").write_bytes(ARGS)
     (tmp_path / "same.yaml").write_bytes(b"{customization: {}}")
     (tmp_path / "bad.yaml").write_bytes(b"customisation: {}\n")
+    os.mkfifo(tmp_path / "pipe")
     return tmp_path
 
 
@@ -118,7 +120,18 @@ def changed(old: str, new: str) -> str:
         (WHOLE + "exclude:\n- {}\n", 10, "at least one of"),
         (WHOLE + "exclude:\n- {platform: metal}\n", 10, "'platform' is not known here"),
         (WHOLE + "include:\n- {schematic: plain.yaml}\n", 10, "needs 'version'"),
-        (changed("[plain", "&a [plain") + "include: *a\n", 9, "a list is wanted"),
+        (changed("[plain", "&a [plain") + "include: *a\n", 1, "anchors and aliases are not used"),
+        (changed("- v1.13.0", "- &v v1.13.0"), 4, "anchors and aliases are not used"),
+        (WHOLE + "---\nfoo: 1\n", 9, "one document is wanted"),
+        (WHOLE + "...\n---\n", 10, "one document is wanted"),
+        (
+            WHOLE + "include:\n- {schematic: plain.yaml, version: v1.9.0, assets: []}\n",
+            10,
+            "nothing",
+        ),
+        (changed("args.yaml", "no.yaml"), 1, "cannot read the schematic no.yaml: No such file"),
+        (changed("args.yaml", "pipe"), 1, "cannot read the schematic pipe: not a regular file"),
+        (changed("args.yaml", "."), 1, "cannot read the schematic .: not a regular file"),
         (changed("[plain.yaml, args.yaml]", "[plain.yaml, *x]"), 1, "x"),
         ("- a\n", 1, "a mapping is wanted"),
         ("{}\n", 1, "asks for nothing"),
@@ -138,6 +151,8 @@ def test_faults_without_a_line(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             read(folder, text)
     with pytest.raises(MatrixError, match="cannot read"):
         read_matrix(folder / "nothing.yaml", default_arch="amd64")
+    with pytest.raises(MatrixError, match="not a regular file"):
+        read_matrix(folder / "pipe", default_arch="amd64")
     monkeypatch.setattr(matrixfile, "MAX_CELLS", 11)
     with pytest.raises(MatrixError, match="more than 11 cells"):
         read(folder, WHOLE)
@@ -147,8 +162,19 @@ def test_a_fault_of_a_schematic_is_told_where_it_is(folder: Path) -> None:
     with pytest.raises(SchematicError) as caught:
         read(folder, changed("args.yaml", "bad.yaml"))
     assert caught.value.location == f"{folder / 'bad.yaml'}:1:1"
-    with pytest.raises(InputError, match="cannot read the schematic"):
-        read(folder, changed("args.yaml", "nothing.yaml"))
+
+
+def test_a_schematic_of_one_dash_is_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "-").write_bytes(ARGS)
+    (folder / "matrix.yaml").write_text(changed("plain.yaml", '"-"'))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.stdin", None)
+    cells = read_matrix(Path("matrix.yaml"), default_arch="amd64")
+    assert cells[0].file == "-" and cells[0].schematic_id == cells[-1].schematic_id
+
+
+def test_the_end_of_the_only_document_may_be_marked(folder: Path) -> None:
+    assert read(folder, f"---\n{WHOLE}...\n") == read(folder, WHOLE)
 
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
@@ -183,6 +209,7 @@ def test_the_json_schema_says_the_same() -> None:
         changed("arm64]", "arm]"),
         WHOLE + "exclude:\n- {}\n",
         WHOLE + "include:\n- {schematic: plain.yaml}\n",
+        WHOLE + "include:\n- {schematic: plain.yaml, version: v1.9.0, assets: []}\n",
         "{}",
     ):
         assert not valid.is_valid(yaml.safe_load(text)), text

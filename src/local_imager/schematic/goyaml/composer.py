@@ -39,6 +39,18 @@ def compose(untrusted_data: bytes) -> Node | None:
     return _Composer(untrusted_data).document()
 
 
+def compose_plain(untrusted_data: bytes) -> Node | None:
+    """Return the root of the only document, or None when the input holds no document.
+
+    For forms of our own, which are read strictly: raises YamlError also for what :func:`compose`
+    passes over, a second document, and for an anchor.
+    """
+    composer = _Composer(untrusted_data)
+    root = composer.document()
+    composer.refuse_more()
+    return root
+
+
 class _Properties:
     """The anchor and the tag that stand before a value, and where the value begins."""
 
@@ -80,6 +92,17 @@ class _Composer:
             root = self._node(block=True)
         scanner.peek()  # what follows must at least be made of tokens
         return root
+
+    def refuse_more(self) -> None:
+        """Refuse anchors, and whatever stands behind the document."""
+        for name, node in self._anchors.items():
+            message = f"anchors and aliases are not used here (&{name})"
+            raise YamlError(message, node.line, node.column)
+        while self._scanner.peek().kind is TokenKind.DOCUMENT_END:
+            self._scanner.next()
+        behind = self._scanner.peek()
+        if behind.kind is not TokenKind.STREAM_END:
+            self._fail("one document is wanted, and here more follows", behind.mark)
 
     def _directives(self) -> None:
         has_version = False
