@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,6 +34,8 @@ def print_answers(answers: Sequence[Reproduction]) -> None:
 
     What was varied for all stands once, above; what only some have is told with them.
     """
+    from local_imager.deliver.reproduced import ONLY_THERE
+
     apart_s = min(answer.seconds_apart for answer in answers)
     click.echo(f"built again in other surroundings ({apart_s:.0f} s later or more)")
     common = [line for line in _told(answers[0]) if all(line in _told(one) for one in answers)]
@@ -42,7 +44,7 @@ def print_answers(answers: Sequence[Reproduction]) -> None:
     width = max(len(answer.asset) for answer in answers)
     for answer in answers:
         if answer.equal:
-            found = "the same bytes" + (_ONLY_HERE if answer.on_disk else "")
+            found = "the same bytes" + (ONLY_THERE if answer.on_disk else "")
             lines = []
         else:
             found = f"{click.style('differs', fg='red')} from byte {answer.first_offset} on"
@@ -50,10 +52,6 @@ def print_answers(answers: Sequence[Reproduction]) -> None:
         click.echo(f"  {answer.asset:<{width}}  {found}")
         for line in [*(one for one in _told(answer) if one not in common), *lines]:
             click.echo(f"    {line}")
-
-
-# Equal bytes of such builds are no promise for any other.
-_ONLY_HERE: Final = ", with temporary files on this disk: not shown to repeat in memory"
 
 
 def _told(answer: Reproduction) -> list[str]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from local_imager.store.store import Store
 
 ARTIFACT_REPRODUCTION: Final = "application/vnd.local-imager.reproduction.v1+json"
+# Equal bytes of such builds are no promise for any other.
+ONLY_THERE: Final = ", with temporary files on disk: not shown to repeat in memory"
 _MAX_TEXTS: Final = 20
 
 
@@ -25,7 +27,8 @@ _MAX_TEXTS: Final = 20
 class Reproduced:
     """Whether an asset came out the same when it was last built again, when, and in what.
 
-    ``varied`` names what was other then, ``kept`` what was not, each as a sentence.
+    ``varied`` names what was other then, ``kept`` what was not, each as a sentence; ``on_disk``
+    says that the answer holds for temporary files on that disk only.
     """
 
     checked_at: str
@@ -34,6 +37,7 @@ class Reproduced:
     verdict: str
     varied: Mapping[str, str]
     kept: tuple[str, ...]
+    on_disk: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON object that ``inspect`` and ``store show`` print."""
@@ -44,12 +48,13 @@ class Reproduced:
             "verdict": self.verdict or None,
             "varied": dict(self.varied),
             "kept": list(self.kept),
+            "temporary_files_on_disk": self.on_disk,
         }
 
     def sentences(self) -> list[str]:
         """Return what is told of it, one line each: the answer, what was other, what was not."""
         if self.equal:
-            answer = "the same bytes"
+            answer = "the same bytes" + (ONLY_THERE if self.on_disk else "")
         else:
             answer = "differs"
             if self.first_offset is not None:
@@ -88,6 +93,7 @@ def _read(data: bytes) -> Reproduced | None:
             for name, value in list(varied.items() if isinstance(varied, dict) else ())[:_MAX_TEXTS]
         },
         tuple(_text(one) for one in (kept if isinstance(kept, list) else ())[:_MAX_TEXTS]),
+        told.get("temporary_files_on_disk") is True,
     )
 
 

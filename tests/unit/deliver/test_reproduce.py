@@ -201,7 +201,7 @@ def test_the_same_bytes_on_a_disk_are_not_told_without_words(
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "  store       another"
     assert lines[2] == "  kernel  the same bytes"
-    assert lines[3].startswith("  a.iso   the same bytes, with temporary files on this disk: not")
+    assert lines[3].startswith("  a.iso   the same bytes, with temporary files on disk: not")
     assert lines[4] == "    not varied: temporary files: x"
     assert iso.as_dict()["temporary_files_on_disk"] is True
 

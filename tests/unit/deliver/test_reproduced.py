@@ -17,6 +17,7 @@ from local_imager.store.store import Store
 from tests.unit.store.test_store import put
 
 OLD: dict[str, Any] = {
+    "temporary_files_on_disk": False,
     "equal": False,
     "first_offset": 14,
     "verdict": "named-noise",
@@ -53,6 +54,17 @@ def test_the_latest_answer_counts(store: Store, asset: StoredAsset) -> None:
         "varied: store",
         "not varied: user: only root can choose another (1:1)",
     ]
+
+
+def test_equal_bytes_of_temporary_files_on_disk_are_told_so(
+    store: Store, asset: StoredAsset
+) -> None:
+    attach(store, asset, NEW | {"temporary_files_on_disk": True})
+    found = last_reproduction(store, asset)
+    assert found is not None
+    assert found.sentences()[0].endswith(
+        "the same bytes, with temporary files on disk: not shown to repeat in memory"
+    )
 
 
 @pytest.mark.parametrize(
