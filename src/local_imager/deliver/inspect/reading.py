@@ -46,6 +46,13 @@ _NAMED_VERSION: Final = re.compile(
     r"(?:^[AB] - Talos |/EFI/Linux/Talos-)"
     r"(v\d{1,4}\.\d{1,4}\.\d{1,4}(?:-(?:alpha|beta|rc)\.\d{1,3})?)(?:$|~\d+\.efi$|\.efi$|\+)"
 )
+# What Talos' imager calls an ISO (pkg/imager/iso): the name, and what a label can hold of it.
+_ISO_NAME: Final = re.compile(
+    r"Talos-(?:SB-)?(v\d{1,4}\.\d{1,4}\.\d{1,4}(?:-[0-9A-Za-z.-]{1,40})?)"
+)
+_ISO_LABEL: Final = re.compile(
+    r"TALOS_(?:SB_)?V(\d{1,4})_(\d{1,4})_(\d{1,4})(?:_(ALPHA|BETA|RC)_(\d{1,3}))?"
+)
 _ARCHES: Final = ("amd64", "arm64")
 # Kinds that have a schematic, extensions or kernel arguments, so that their lack is worth a word.
 _WITH_INITRAMFS: Final = frozenset({"disk", "iso", "uki", "initramfs", "installer"})
@@ -232,7 +239,8 @@ def _version_in_label(tree: Part) -> str:
 
 
 def _version_in_names(tree: Part, entries: Iterable[BootEntry]) -> str:
-    """Return the version that Talos' imager writes into GRUB's titles and the names of UKIs.
+    """Return the version that Talos' imager writes into GRUB's titles and the names of UKIs and
+    of ISOs.
 
     What Talos calls itself counts more, but the root file system of an older one may be packed in
     a way that is not looked into.
@@ -240,7 +248,20 @@ def _version_in_names(tree: Part, entries: Iterable[BootEntry]) -> str:
     names = [entry.title for entry in entries if entry.loader == "grub"]
     names += [path for path, part in tree.walk() if content_of(part) == "uki"]
     matches = (_NAMED_VERSION.search(name) for name in names)
-    return next((match[1] for match in matches if match), "")
+    named = next((match[1] for match in matches if match), "")
+    return named or _version_of_iso(tree)
+
+
+def _version_of_iso(tree: Part) -> str:
+    for _, part in tree.walk():
+        if part.kind != "iso":
+            continue
+        if name := _ISO_NAME.fullmatch(str(part.facts.get("volume_set_id", ""))):
+            return name[1]
+        if label := _ISO_LABEL.fullmatch(str(part.facts.get("label", ""))):
+            stage = f"-{label[4].lower()}.{label[5]}" if label[4] else ""
+            return f"v{label[1]}.{label[2]}.{label[3]}{stage}"
+    return ""
 
 
 def _kernel_version(found: _Gathered) -> str:

@@ -30,6 +30,10 @@ _OWN_ARGUMENTS: Final = frozenset(
 # Here Talos notes which boot loader a disk has (pkg/machinery/meta); no schematic asks for it.
 _BOOTLOADER_KEY: Final = 0x11
 _DISK_FORMATS: Final = {"qcow2": "qcow2", "vhd": "vhd", "ova": "ova"}
+# Talos' imager adds it to the arguments of what it makes for Secure Boot, and to nothing else.
+_LOCKED: Final = "lockdown=confidentiality"
+# Stands in the command for a version that nothing in the file says.
+_OPEN_VERSION: Final = "VERSION"
 _PACKINGS: Final = {"gzip": ".gz", "xz": ".xz", "zstd": ".zst"}
 
 
@@ -39,6 +43,7 @@ class Remake:
 
     ``schematic`` is the text to write into the file that ``command`` names. ``guessed`` is empty
     when the file itself carries that text, else it says what the text was put together from.
+    ``version`` is empty where the file does not say it; then it is left open in ``command``.
     """
 
     schematic: str
@@ -55,7 +60,7 @@ class Remake:
             "schematic": self.schematic,
             "schematic_id": self.schematic_id,
             "asset": self.asset,
-            "version": self.version,
+            "version": self.version or None,
             "command": self.command,
             "guessed": self.guessed or None,
             "notes": list(self.notes),
@@ -63,13 +68,13 @@ class Remake:
 
 
 def remake_of(meaning: Meaning) -> Remake | None:
-    """Return how to make a file again, or None for what is no asset or has no version.
+    """Return how to make a file again, or None for what is no asset of Talos.
 
     The schematic is the one that the file carries; where it carries none, one is put together from
     what can be seen, and called a guess unless its ID is the one in the file.
     """
     asset = asset_of(meaning)
-    if asset is None or not meaning.talos_version:
+    if asset is None or not (meaning.talos_version or _is_of_talos(meaning)):
         return None
     from local_imager.schematic.canonical import canonical_text, schematic_id
 
@@ -81,7 +86,7 @@ def remake_of(meaning: Meaning) -> Remake | None:
         text, number = canonical_text(schematic), str(schematic_id(schematic))
         guessed = "" if number == meaning.schematic_id else _how_guessed(meaning)
     words = ["local-imager", "build", SCHEMATIC_FILE, str(asset), "--version"]
-    command = shlex.join([*words, meaning.talos_version])
+    command = shlex.join([*words, meaning.talos_version or _OPEN_VERSION])
     return Remake(text, number, str(asset), meaning.talos_version, command, guessed, tuple(notes))
 
 
@@ -91,7 +96,7 @@ def asset_of(meaning: Meaning) -> AssetName | None:
 
     if meaning.arch not in ("amd64", "arm64"):
         return None
-    secure = meaning.secure_boot.state == "signed"
+    secure = _is_for_secure_boot(meaning)
     platform = meaning.platform or "metal"
     try:
         if meaning.kind == "installer":
@@ -108,6 +113,26 @@ def asset_of(meaning: Meaning) -> AssetName | None:
         return AssetName.parse(names[meaning.kind])
     except (InputError, KeyError):
         return None
+
+
+def _is_of_talos(meaning: Meaning) -> bool:
+    """Whether a file without a version is one of Talos: it has its schematic or its arguments."""
+    return bool(meaning.schematic_id or meaning.platform) and not meaning.system
+
+
+def _is_for_secure_boot(meaning: Meaning) -> bool:
+    """Whether it was made for Secure Boot, also where it does not hold any more what it was."""
+    state = meaning.secure_boot
+    return (
+        state.state in ("signed", "partly-signed", "broken")
+        or state.pcr_signed
+        or _is_locked(meaning)
+    )
+
+
+def _is_locked(meaning: Meaning) -> bool:
+    """Whether the imager locked the kernel down, and not the schematic."""
+    return _LOCKED in meaning.kernel_arguments and _LOCKED not in (meaning.schematic or "")
 
 
 def _disk_ending(packing: Iterable[str]) -> str:
@@ -168,8 +193,25 @@ def _notes(meaning: Meaning) -> Iterable[str]:
         yield "of the systems in the file it makes the one that the first boot entry starts"
     if not meaning.platform and meaning.kind in ("disk", "iso", "uki", "installer"):
         yield "no kernel argument names a platform; metal is taken"
-    if meaning.secure_boot.state == "signed":
+    if not meaning.talos_version:
+        yield f"nothing in the file says the version of Talos: put it in place of {_OPEN_VERSION}"
+    yield from _signing_notes(meaning)
+    yield from _packing_notes(meaning)
+
+
+def _signing_notes(meaning: Meaning) -> Iterable[str]:
+    state = meaning.secure_boot
+    if state.state == "broken" or state.not_fitting:
+        yield "a signature does not fit: the file was altered, and what this makes is not equal"
+    elif state.state == "partly-signed":
+        yield "not all of its EFI programs are signed, which the asset has: it will not be equal"
+    elif state.state == "signed":
         yield "signatures are equal only when they are made with the same keys"
+    elif _is_for_secure_boot(meaning) and meaning.kind not in ("cmdline", "kernel", "initramfs"):
+        yield "its signatures are gone, so what this makes is not equal to it"
+
+
+def _packing_notes(meaning: Meaning) -> Iterable[str]:
     known = {*_DISK_FORMATS, *_PACKINGS, "tar", "vmdk"} if meaning.kind == "disk" else set()
     foreign = [layer for layer in meaning.packing if layer not in known]
     if foreign:

@@ -219,3 +219,21 @@ def test_of_an_iso_the_volume_that_uefi_reads_counts() -> None:
 def test_a_folder_that_no_loader_reads() -> None:
     found = boot_entries(esp({"backup/EFI/Linux/Talos.efi": image("v1.13.0")}))
     assert [one.loader for one in found.entries] == ["uki"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "version"),
+    [
+        ({"volume_set_id": "Talos-v1.9.0", "label": "X"}, "v1.9.0"),
+        ({"volume_set_id": "Talos-SB-v1.13.0-alpha.1"}, "v1.13.0-alpha.1"),
+        ({"label": "TALOS_V1_9_0"}, "v1.9.0"),
+        ({"label": "TALOS_SB_V1_10_0_BETA_2"}, "v1.10.0-beta.2"),
+        ({"label": "TALOS_V1_10_0_DIRTY"}, ""),
+        ({"volume_set_id": "my Talos-v1.9.0", "label": "TALOS"}, ""),
+    ],
+)
+def test_the_name_of_an_iso_says_its_version(facts: dict[str, str], version: str) -> None:
+    found = meaning_of(Part("", "iso", 1, facts=MappingProxyType(dict(facts))))
+    assert found.talos_version == version
+    said = [one.why for one in found.unknown if one.what == "talos_version"]
+    assert bool(said) != bool(version)

@@ -14,7 +14,7 @@ import zstandard
 from local_imager.deliver.inspect import known as known_module
 from local_imager.deliver.inspect.inspection import Inspection, inspect_file, inspect_source
 from local_imager.deliver.inspect.known import find_known
-from local_imager.deliver.inspect.meaning import Meaning, SecureBoot
+from local_imager.deliver.inspect.meaning import BootEntry, Meaning, SecureBoot
 from local_imager.deliver.inspect.remake import asked_for, asset_of, remake_of
 from local_imager.formats.source import BytesSource
 from local_imager.oci.model import canonical_json
@@ -62,6 +62,7 @@ def test_the_file_itself_says_how_it_is_made(data: bytes, command: str) -> None:
 
 
 FOUND = Meaning("disk", arch="amd64", platform="nocloud", talos_version="v1.9.0")
+LOCKED = (BootEntry("", "uki", "", ("talos.platform=nocloud", "lockdown=confidentiality")),)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,19 @@ FOUND = Meaning("disk", arch="amd64", platform="nocloud", talos_version="v1.9.0"
         (
             replace(FOUND, kind="iso", secure_boot=SecureBoot("signed")),
             "nocloud-amd64-secureboot.iso",
+        ),
+        *(
+            (replace(FOUND, kind="uki", secure_boot=state), "nocloud-amd64-secureboot-uki.efi")
+            for state in (
+                SecureBoot("broken", not_fitting=("CN=x",)),
+                SecureBoot("partly-signed"),
+                SecureBoot("unsigned", pcr_signed=True),
+            )
+        ),
+        (replace(FOUND, boot_entries=LOCKED), "nocloud-amd64-secureboot.raw"),
+        (
+            replace(FOUND, boot_entries=LOCKED, schematic="- lockdown=confidentiality"),
+            "nocloud-amd64.raw",
         ),
         (replace(FOUND, kind="installer"), "nocloud-installer-amd64.tar"),
         (replace(FOUND, kind="installer", platform=""), "installer-amd64.tar"),
@@ -127,6 +141,31 @@ def test_packing_that_no_asset_has_is_noted() -> None:
         assert remake is not None and "was packed afterwards" in remake.notes[-1]
     fine = remake_of(replace(FOUND, packing=("xz",)))
     assert fine is not None and fine.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "note"),
+    [
+        (SecureBoot("signed"), "made with the same keys"),
+        (SecureBoot("broken", not_fitting=("CN=x",)), "the file was altered"),
+        (SecureBoot("signed", ("CN=y",), not_fitting=("CN=x",)), "the file was altered"),
+        (SecureBoot("partly-signed"), "not all of its EFI programs"),
+        (SecureBoot("unsigned", pcr_signed=True), "its signatures are gone"),
+    ],
+)
+def test_what_is_not_signed_as_the_asset_is_noted(state: SecureBoot, note: str) -> None:
+    remake = remake_of(replace(FOUND, secure_boot=state))
+    assert remake is not None and len(remake.notes) == 1 and note in remake.notes[0]
+
+
+def test_a_file_of_talos_without_a_version_leaves_it_open() -> None:
+    data = cpio({"init": elf(), "extensions.yaml": extensions_yaml([("gvisor", "1")])})
+    remake = inspected(data).remake
+    assert remake is not None
+    assert remake.command.endswith("initramfs-amd64.xz --version VERSION")
+    assert (remake.version, remake.as_dict()["version"]) == ("", None)
+    assert "put it in place of VERSION" in remake.notes[0] and remake.schematic == SCHEMATIC
+    assert remake_of(replace(FOUND, talos_version="", system="Debian")) is None
 
 
 def test_what_is_not_an_asset_or_has_no_version_is_not_made_again() -> None:
