@@ -93,7 +93,11 @@ def kernel(data: bytes) -> None:
 
 def grubcfg(data: bytes) -> None:
     """A GRUB configuration; what a kernel gets does not have more words than were written."""
-    for entry in read_grub(data).entries:
+    config = read_grub(data)
+    chosen, why = config.choice
+    if chosen is not None and (why or not any(chosen is one for one in config.entries)):
+        raise Fault("the entry that starts by itself is none, or is not sure")
+    for entry in config.entries:
         if len(entry.command_line) > 4 * len(data):
             raise Fault("a command line is longer than its file")
 

@@ -14,6 +14,8 @@ from local_imager.events import printable
 _GLOBAL = "loader/addons"
 _SUFFIX = ".addon.efi"
 _OWN = ".extra.d"
+# Of one folder; every image of a volume may ask for them.
+_MAX_ADDONS = 256
 # The stub does not look for a folder with the count of tries that a loader put into the name.
 _TRIES = re.compile(r"\+\d{1,9}(?:-\d{1,9})?(?=\.efi$)")
 
@@ -43,6 +45,7 @@ class Addons:
     def __init__(self, everything: Iterable[Place]) -> None:
         self._by_folder: dict[tuple[str, str], list[Addon]] = {}
         self._taken: set[str] = set()
+        self._left_out: list[str] = []
         self._other_kernel: dict[str, str] = {}
         for place in everything:
             if is_addon(place.part) and place.path:
@@ -51,6 +54,8 @@ class Addons:
                 self._by_folder.setdefault((place.volume, place.folder), []).append(addon)
         for addons in self._by_folder.values():
             addons.sort(key=lambda addon: addon.place.part.name)
+            self._left_out += [addon.place.path for addon in addons[_MAX_ADDONS:]]
+            del addons[_MAX_ADDONS:]
 
     def of(self, uki: Place) -> tuple[Addon, ...]:
         """Return the addons that the stub in a unified kernel image appends, in its order: those
@@ -78,6 +83,8 @@ class Addons:
 
     def problems(self) -> Iterator[str]:
         """Say which addons add nothing, after :meth:`of` was asked for every image."""
+        if self._left_out:
+            yield f"{self._left_out[0]}: so many addons in a folder are not told"
         for addons in self._by_folder.values():
             for addon in addons:
                 path = addon.place.path

@@ -21,6 +21,8 @@ from local_imager.formats.uki import parse_os_release
 _UKI_FOLDER: Final = "efi/linux"
 _ENTRY_FOLDER: Final = "loader/entries"
 _CONF_FOLDER: Final = "loader"
+# Of all entries together; a profile of a hundred bytes can have the arguments of its whole image.
+_MAX_WORDS: Final = 400_000
 # How GRUB names another disk or partition before a path.
 _DEVICE: Final = re.compile(r"^\([^)]{0,80}\)")
 _ORDER: Final = {"systemd-boot": 0, "uki": 1, "grub": 2, "none": 3}
@@ -67,12 +69,20 @@ def boot_entries(tree: Part) -> Booting:
     addons = Addons(everything)
     found: list[_Found] = []
     problems: list[str] = []
+    words = 0
     for place in everything:
         try:
-            found.extend(_entries_at(place, addons))
+            for one in _entries_at(place, addons):
+                words += len(one.entry.kernel_arguments) + len(one.entry.addons)
+                if words > _MAX_WORDS:
+                    break
+                found.append(one)
             problems.extend(_unclear(place))
         except FormatError as error:
             problems.append(f"{place.path}: {error.message}")
+        if words > _MAX_WORDS:
+            problems.append(f"it has more boot entries than are told, from {place.path} on")
+            break
     found, copies = _without_copies(found)
     found = _unique(found)
     managed = [(one.line, one) for one in found if one.line is not None]

@@ -15,31 +15,30 @@ from typing import Final, TypeVar
 # What ends a name that counts its tries: ``+LEFT`` or ``+LEFT-DONE`` (UAPI.1, "Boot Counting").
 _TRIES: Final = re.compile(r"\+(\d{1,9})(?:-\d{1,9})?(?=\.(?:conf|efi)$)")
 _TOKEN: Final = re.compile(r"[~^.-]|[0-9]+|[A-Za-z]+")
-# What counts less than the end of a text, and what more, in the order of UAPI.10.
-_RANKS: Final = {"~": 0, "-": 2, "^": 3, ".": 4}
-_END: Final = (1,)
-_LETTERS, _DIGITS = 5, 6
-# Longer patterns than any name of a FAT volume match nothing.
-_MAX_PATTERN_CHARS: Final = 512
+# As characters in the order of UAPI.10: what counts less than the end of a text, the end, and more.
+_RANKS: Final = {"~": "\0", "-": "\2", "^": "\3", ".": "\4"}
+_END, _LETTERS, _DIGITS = "\1", "\5", "\6"
+# Ends letters below every letter, so that a shorter word counts less.
+_WORD_END: Final = "\0"
+# No file of a FAT volume has a longer name.
+_MAX_CHARS: Final = 255
 
-VersionKey = tuple[tuple[int | str, ...], ...]
 
-
-def version_key(text: str) -> VersionKey:
+def version_key(text: str) -> str:
     """Return what a version is sorted by, older before newer.
 
     Characters that no version has separate its parts, and all before and behind are passed over.
     """
-    found: list[tuple[int | str, ...]] = []
-    for token in _TOKEN.findall(text):
+    found = []
+    for token in _TOKEN.findall(text[:_MAX_CHARS]):
         if token in _RANKS:
-            found.append((_RANKS[token],))
+            found.append(_RANKS[token])
         elif token[0].isdigit():
             number = token.lstrip("0")
-            found.append((_DIGITS, len(number), number))
+            found.append(f"{_DIGITS}{chr(len(number))}{number}")
         else:
-            found.append((_LETTERS, token))
-    return (*found, _END)
+            found.append(f"{_LETTERS}{token}{_WORD_END}")
+    return "".join((*found, _END))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def chosen_first(
     """Return entries in menu order, but the one first that ``default`` means (a pattern over IDs),
     and whether there was one."""
     pattern = default.lower()
-    if not pattern or len(pattern) > _MAX_PATTERN_CHARS:
+    if not pattern or len(pattern) > _MAX_CHARS:
         return list(rows), False
     for number, (line, _) in enumerate(rows):
         if fnmatchcase(line.identifier, pattern):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
+from local_imager.deliver.inspect import booting
 from local_imager.deliver.inspect.booting import Booting, boot_entries
 from local_imager.deliver.inspect.inspection import inspect_source
 from local_imager.deliver.inspect.meaning import Meaning
@@ -237,3 +238,20 @@ def test_the_name_of_an_iso_says_its_version(facts: dict[str, str], version: str
     assert found.talos_version == version
     said = [one.why for one in found.unknown if one.what == "talos_version"]
     assert bool(said) != bool(version)
+
+
+def test_entries_that_would_fill_the_memory_are_not_all_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(booting, "_MAX_WORDS", 100)
+    profiles = [(".profile", f"ID=p{n}".encode()) for n in range(50)]
+    line = (".cmdline", b"a b c d e f g h i j")
+    data = make_pe([(".linux", b"k"), (".sdmagic", STUB), line, *profiles])
+    found = inspect_source(BytesSource(data), "x").meaning
+    assert len(found.boot_entries) == 10
+    assert any("more boot entries than are told" in one.why for one in found.unknown)
+    many = {f"loader/addons/{n:03}.addon.efi": addon(f"n={n}") for n in range(300)}
+    monkeypatch.setattr(booting, "_MAX_WORDS", 10_000)
+    told = boot_entries(esp({"EFI/Linux/T.efi": image("v1.13.0")} | many))
+    assert len(told.entries[0].addons) == 256
+    assert "256.addon.efi: so many addons in a folder are not told" in told.problems[0]

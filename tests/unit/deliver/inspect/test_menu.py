@@ -34,6 +34,6 @@ def test_a_default_that_is_no_pattern_of_this_menu() -> None:
     rows = [(MenuLine("a.efi"), 1), (MenuLine("a.efi", "reset"), 2)]
     assert chosen_first(rows, "a.efi@RESET")[0][0][1] == 2
     assert chosen_first(rows, "[") == (rows, False)
-    assert chosen_first(rows, "*" * 513) == (rows, False)
-    assert chosen_first(rows, "*a" * 250) == (rows, False)
+    assert chosen_first(rows, "*" * 256) == (rows, False)
+    assert chosen_first(rows, "*a" * 127) == (rows, False)
     assert default_of('default "x y"\n default z \ndefault') == "z"
