@@ -8,11 +8,13 @@ from typing import Final
 
 from local_imager.deliver.compare.align import WRAPPERS
 from local_imager.deliver.compare.finding import Finding
+from local_imager.deliver.compare.gaps import Place, outside_place
+from local_imager.deliver.compare.noise import REST
 from local_imager.deliver.inspect.parts import Part
 from local_imager.formats.source import CHUNK_BYTES, FormatError, Slice, Source
 
-# (offset in the part, bytes that differ at all): see `locator`.
-Locate = Callable[[Finding], tuple[int, int] | None]
+# See `locator`.
+Locate = Callable[[Finding], Place | None]
 # Reading costs time; what differs this late is told by digests and sizes alone.
 _MAX_BYTES: Final = 1 << 30
 
@@ -20,11 +22,11 @@ _MAX_BYTES: Final = 1 << 30
 def locator(left: Source, right: Source) -> Locate:
     """Return a function that finds the first differing bytes of a pair of parts.
 
-    It answers (offset in the part, how many bytes from there up to the last differing one), and
-    None for parts that lie in something packed, or in several pieces.
+    It answers where in the part that is, for bytes outside of parts in which gap, and None for
+    parts that lie in something packed, or in several pieces.
     """
 
-    def locate(finding: Finding) -> tuple[int, int] | None:
+    def locate(finding: Finding) -> Place | None:
         if finding.left is None or finding.right is None:
             return None
         chains = [[pair[side] for pair in finding.holders] for side in (0, 1)]
@@ -37,7 +39,10 @@ def locator(left: Source, right: Source) -> Locate:
         if places[0] is None or places[1] is None:
             return None
         try:
-            return first_difference(places[0], places[1])
+            if finding.fact == REST:
+                return outside_place(places[0], places[1], (finding.left, finding.right))
+            found = first_difference(places[0], places[1])
+            return None if found is None else Place(*found)
         except FormatError:
             return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.compare.align import Spelling, content_kind
 from local_imager.deliver.compare.covering import (
@@ -28,6 +28,9 @@ from local_imager.deliver.compare.outside import explained_by
 from local_imager.deliver.compare.release import may_follow
 from local_imager.deliver.compare.semantic import Semantic
 from local_imager.deliver.inspect.extensions import MODULES, SCHEMATIC
+
+if TYPE_CHECKING:
+    from local_imager.deliver.compare.bytesdiff import Locate
 
 # With one of these a release's programs are others; that a part is, for that reason, is taken on
 # trust and counted.
@@ -62,12 +65,16 @@ class Context:
 
 
 def fold(
-    semantics: Sequence[Semantic], findings: Sequence[Finding], context: Context
+    semantics: Sequence[Semantic],
+    findings: Sequence[Finding],
+    context: Context,
+    locate: Locate | None = None,
 ) -> tuple[list[Headline], list[Finding]]:
     """Return the headlines with what follows from each, and what is packing or noise.
 
     Derived findings go to the headline that has their cause within their scope; with noise or
-    packing alone within it, they are of that class; without any cause they are headlines.
+    packing alone within it, they are of that class; without any cause they are headlines. So are
+    bytes in a gap, where ``locate`` shows that there are any: nothing else says what lies there.
     """
     tops = [one for one in semantics if one.follows is None]
     headlines = [Headline(semantic=one) for one in tops]
@@ -78,7 +85,7 @@ def fold(
                 headlines.append(Headline(semantic=one))
             else:
                 owner.meanings.append(one)
-    folder = _Folder(headlines, context)
+    folder = _Folder(headlines, context, locate)
     for finding in findings:
         if finding.group == "real":
             folder.place(finding)
@@ -118,8 +125,9 @@ def _topic(headline: Headline) -> str:
 
 
 class _Folder:
-    def __init__(self, headlines: list[Headline], context: Context) -> None:
+    def __init__(self, headlines: list[Headline], context: Context, locate: Locate | None) -> None:
         self.headlines = headlines
+        self._locate = locate
         self.lesser: list[Finding] = []
         self._context = context
         self._causes: dict[str, Headline] = {}
@@ -176,6 +184,8 @@ class _Folder:
         """
         if finding.fact == REST:
             owner = self._outside.get(id(finding.left))
+            place = self._locate(finding) if owner is not None and self._locate else None
+            owner = None if place is not None and place.in_gap else owner
         else:
             owner = self._causes.get(finding.scope)
         if owner is not None:

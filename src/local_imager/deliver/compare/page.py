@@ -123,7 +123,7 @@ def _comparison(comparison: Comparison, mark: str) -> Iterator[str]:
     yield from _sides(comparison)
     yield "<h2>What was to be expected</h2>"
     sentence = expected_text(comparison)
-    yield f"<p>{_text(sentence[:1].upper() + sentence[1:])}.</p>"
+    yield f"<p>{_text(_sentence(sentence))}</p>"
     if comparison.notes:
         notes = "".join(f"<li>{_text(note)}</li>" for note in comparison.notes)
         yield f"<h2>Notes</h2><ul>{notes}</ul>"
@@ -141,13 +141,17 @@ def _difference(one: Difference, mark: str, number: int) -> str:
         _value("right", one.right),
         "</div>",
     ]
-    if one.offset is not None:
-        pieces.append(f'<p class="quiet">{_text(offset_text(one)).capitalize()}.</p>')
+    if offset_text(one):
+        pieces.append(f'<p class="quiet">{_text(_sentence(offset_text(one)))}</p>')
     if one.diff:
         pieces.append(f"<details open><summary>Diff</summary>{_diff(one.diff)}</details>")
     if one.consequences:
         pieces.append(_consequences(one.consequences))
     return "".join([*pieces, "</article>"])
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def _value(side: str, value: str) -> str:

@@ -118,7 +118,7 @@ def _difference(number: int, one: Difference) -> Iterator[Line]:
             yield Line("left", f"     - {one.left}")
         if one.right:
             yield Line("right", f"     + {one.right}")
-    if one.offset is not None:
+    if offset_text(one):
         yield Line("quiet", f"     {offset_text(one)}")
     if one.consequences:
         shown = [_short(follower) for follower in one.consequences[:_SHOWN_FOLLOWING]]
@@ -130,9 +130,10 @@ def _difference(number: int, one: Difference) -> Iterator[Line]:
 def offset_text(one: Difference) -> str:
     """Say where the bytes of a part begin to differ, and how far the differing ones reach."""
     if one.offset is None:
-        return ""
+        return f"bytes differ {one.where}" if one.where else ""
     reach = f", within {size_text(one.size_bytes)} from there" if one.size_bytes else ""
-    return f"bytes differ from offset {one.offset:,}{reach}"
+    where = f" ({one.where})" if one.where else ""
+    return f"bytes differ from offset {one.offset:,}{where}{reach}"
 
 
 def _short(one: Difference) -> str:

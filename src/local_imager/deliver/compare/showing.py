@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from local_imager.deliver.compare.finding import Finding, volume_of
 from local_imager.deliver.compare.fold import Headline
 from local_imager.deliver.compare.masking import shown_diff
-from local_imager.deliver.compare.noise import ALL_NOISE, CONTENT, FOLLOWS_NOISE
+from local_imager.deliver.compare.noise import ALL_NOISE, CONTENT, FOLLOWS_NOISE, REST
 from local_imager.deliver.compare.semantic import Semantic
 from local_imager.deliver.compare.verdict import Difference
 from local_imager.deliver.compare.words import clean
@@ -54,10 +54,12 @@ class Showing:
     def finding(self, one: Finding) -> Difference:
         """Return a difference of a part, with a diff or the place of the first differing byte."""
         diff, found = "", None
-        if one.fact == CONTENT and one.left and one.right and self._looks < _MAX_LOOKS:
+        looked_at = one.fact in (CONTENT, REST) and self._looks < _MAX_LOOKS
+        if looked_at and one.left and one.right:
             self._looks += 1
-            if one.left.text is not None and one.right.text is not None:
-                diff = shown_diff(one.left.text, one.right.text)
+            texts = one.left.text, one.right.text
+            if one.fact == CONTENT and texts[0] is not None and texts[1] is not None:
+                diff = shown_diff(texts[0], texts[1])
             found = self.locate(one) if self.locate is not None else None
         return Difference(
             one.path,
@@ -67,8 +69,9 @@ class Showing:
             one.values[1],
             diff,
             one.noise,
-            offset=found[0] if found else None,
-            size_bytes=found[1] if found else None,
+            offset=found.offset if found else None,
+            size_bytes=found.size_bytes if found else None,
+            where=found.where if found else "",
         )
 
     def grouped(self, noise: Iterable[Finding]) -> list[Difference]:

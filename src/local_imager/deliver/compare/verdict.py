@@ -38,8 +38,9 @@ class Difference:
     0xa``, ``extension tailscale``, ``file mode``), ``left`` and ``right`` its two values (empty
     for what is not there), ``diff`` a unified diff for text. ``noise`` names the entry of the list
     of noise that covers it. ``offset`` and ``size_bytes`` say where the first differing bytes lie
-    in that part, where they are known. ``consequences`` are the differences of other parts that
-    merely follow from this one (the command line's section, the checksum, the schematic ID).
+    in that part, where they are known, and ``where`` in which gap of it. ``consequences`` are the
+    differences of other parts that merely follow from this one (the command line's section, the
+    checksum, the schematic ID).
     """
 
     path: str
@@ -51,6 +52,7 @@ class Difference:
     noise: str = ""
     offset: int | None = None
     size_bytes: int | None = None
+    where: str = ""
     consequences: tuple[Difference, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class Difference:
             "noise": self.noise or None,
             "offset": self.offset,
             "size_bytes": self.size_bytes,
+            "where": self.where or None,
             "consequences": [one.as_dict() for one in self.consequences] or None,
         }
         return document | {key: value for key, value in optional.items() if value is not None}

@@ -64,7 +64,7 @@ def compare_trees(
 ) -> Comparison:
     """Compare two sides; the result holds at most ``limit`` differences, and counts all of them.
 
-    ``locate`` finds the first differing offset of a pair of parts, where the caller has the bytes.
+    ``locate`` finds where the bytes of a pair of parts differ, where the caller has them.
     The sides are interchangeable: swapped, the result is mirrored.
     """
     equal = left.tree.digest == right.tree.digest and bool(left.tree.digest)
@@ -73,7 +73,7 @@ def compare_trees(
     semantics = differing_meaning(left.meaning, right.meaning)
     context = Context(_images(left, right), _spellings(left, right))
     findings = find_differences(left.tree, right.tree, context.spellings)
-    headlines, lesser = fold(semantics, findings, context)
+    headlines, lesser = fold(semantics, findings, context, locate)
     if not headlines and not lesser:
         headlines = [Headline(finding=_unaccounted(left.tree, right.tree))]
     counts = Counter(_change(headline) for headline in headlines)

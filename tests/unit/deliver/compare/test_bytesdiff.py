@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from local_imager.deliver.compare.bytesdiff import first_difference, locator
+from local_imager.deliver.compare.gaps import Place
 from local_imager.deliver.compare.trees import find_differences
 from local_imager.deliver.inspect.parts import Part
 from local_imager.formats.source import CHUNK_BYTES, BytesSource
@@ -41,7 +42,7 @@ def disk(data: bytes, *, packed: bool = False, offset: int | None = 8) -> tuple[
 def test_a_part_counts_from_its_own_begin() -> None:
     (left, here), (right, there) = disk(b"abcd"), disk(b"abxd")
     (finding,) = find_differences(left, right)
-    assert locator(BytesSource(here), BytesSource(there))(finding) == (2, 1)
+    assert locator(BytesSource(here), BytesSource(there))(finding) == Place(2, 1)
 
 
 @pytest.mark.parametrize(("packed", "offset"), [(True, 8), (False, None), (False, 10**9)])
