@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
+from local_imager.deliver.compare.entrypairs import Entry, entries_of, paired
 from local_imager.deliver.compare.masking import masked_text, shown_diff
 from local_imager.deliver.compare.schematic_diff import schematic_differences
 from local_imager.deliver.compare.semantic import Semantic, Topic
@@ -28,7 +28,7 @@ def differing_meaning(left: Mapping[str, Any], right: Mapping[str, Any]) -> list
     found += _extensions(left.get("extensions") or (), right.get("extensions") or ())
     meta = list(_meta(left.get("meta") or {}, right.get("meta") or {}))
     topics: set[Topic] = {one.topic for one in (*found, *meta)}
-    found += _arguments(_entries(left), _entries(right), topics)
+    found += _arguments(entries_of(left), entries_of(right), topics)
     found += meta
     return found + schematic_differences(left, right, found)
 
@@ -153,44 +153,10 @@ def _meta_value(value: Any) -> str:
     return clean(masked_text(str(value))) or "(empty)"
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    title: str
-    path: str
-    arguments: tuple[str, ...]
-
-
-def _entries(meaning: Mapping[str, Any]) -> list[_Entry]:
-    entries = meaning.get("boot_entries")
-    if entries:
-        return [
-            _Entry(
-                str(one.get("title") or one.get("profile") or ""),
-                str(one.get("path") or ""),
-                tuple(map(str, one.get("kernel_arguments") or ())),
-            )
-            for one in entries
-        ]
-    arguments = tuple(map(str, meaning.get("kernel_arguments") or ()))
-    return [_Entry("", "", arguments)] if arguments else []
-
-
-def _arguments(
-    left: Sequence[_Entry], right: Sequence[_Entry], topics: set[Topic]
-) -> Iterator[Semantic]:
+def _arguments(left: list[Entry], right: list[Entry], topics: set[Topic]) -> Iterator[Semantic]:
     """Yield each differing argument once, also where several boot entries carry it."""
     told: set[tuple[str, str, str]] = set()
-    waiting = list(right)
-    matched: list[tuple[_Entry | None, _Entry | None]] = []
-    for entry in left:
-        same = next((one for one in waiting if one.path == entry.path), None)
-        same = same or next((one for one in waiting if one.title == entry.title), None)
-        same = same or (waiting[0] if waiting else None)
-        if same is not None:
-            waiting.remove(same)
-        matched.append((entry, same))
-    matched += [(None, entry) for entry in waiting]
-    for here, there in matched:
+    for here, there in paired(left, right):
         if here is None or there is None:
             yield from (_lone_entry(one, side) for side, one in enumerate((here, there)) if one)
             continue
@@ -201,14 +167,14 @@ def _arguments(
                 yield one
 
 
-def _lone_entry(entry: _Entry, side: int) -> Semantic:
+def _lone_entry(entry: Entry, side: int) -> Semantic:
     line = clean(" ".join(entry.arguments)) or "(no arguments)"
     values = ("", line) if side else (line, "")
     what = f"boot entry {clean(entry.title or entry.path, 120)}".strip()
     return Semantic("argument", what, *values, key="entry", path=entry.path)
 
 
-def _argument_differences(left: _Entry, right: _Entry, topics: set[Topic]) -> Iterator[Semantic]:
+def _argument_differences(left: Entry, right: Entry, topics: set[Topic]) -> Iterator[Semantic]:
     gone, come = _unmatched(left.arguments, right.arguments)
     for name in dict.fromkeys([_name(word) for word in (*left.arguments, *right.arguments)]):
         here, there = gone.get(name, []), come.get(name, [])

@@ -152,3 +152,64 @@ def test_texts_that_are_no_schematics_leave_the_id_to_stand_for_itself() -> None
 
 def test_what_is_not_told_is_no_difference() -> None:
     assert found({"talos_version": "v1.13.0", "arch": None}, {"arch": "amd64"}) == []
+
+
+TREE, ESP = "EFI/Linux/Talos.efi", "ESP/EFI/Linux/Talos.efi"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "expected"),
+    [
+        # One of the two copies in an ISO was altered; the equal ones are one entry.
+        (
+            [entry("a=1", path=TREE)],
+            [entry("a=2", path=ESP), entry("a=1", path=TREE)],
+            [("kernel argument a", "a=1", "a=2")],
+        ),
+        (
+            [entry("a=1", path=ESP)],
+            [entry("a=2", path=ESP), entry("a=1", path=TREE)],
+            [("kernel argument a", "a=1", "a=2")],
+        ),
+        # The same title in the same volume goes before the same title elsewhere.
+        (
+            [entry("a=1", path=ESP), entry("b", path="B/EFI/Linux/x.efi")],
+            [entry("b", path="B/EFI/Linux/y.efi"), entry("a=2", path=ESP)],
+            [("kernel argument a", "a=1", "a=2")],
+        ),
+        # Of one file, each entry goes with the one of its own title.
+        (
+            [entry("a", path="grub.cfg"), entry("b", title="Reset", path="grub.cfg")],
+            [entry("b", title="Reset", path="grub.cfg"), entry("a", path="grub.cfg")],
+            [],
+        ),
+        (
+            [entry("a", path=ESP)],
+            [entry("a", path=ESP), entry("b", path="ESP/EFI/Linux/other.efi")],
+            [("boot entry Talos", "", "b")],
+        ),
+    ],
+)
+def test_entries_are_paired_by_place_then_by_title(
+    left: list[dict[str, Any]], right: list[dict[str, Any]], expected: list[tuple[str, str, str]]
+) -> None:
+    assert found({"boot_entries": left}, {"boot_entries": right}) == expected
+    mirrored = [(what, there, here) for what, here, there in expected]
+    assert found({"boot_entries": right}, {"boot_entries": left}) == mirrored
+
+
+def test_entries_of_two_versions_are_paired_by_what_is_left_of_their_names() -> None:
+    def side(version: str, *lines: str) -> dict[str, Any]:
+        names = [f"Talos ({version})", f"Talos ({version}) (Reset)"]
+        rows = [
+            entry(line, title=name, path=f"ESP/EFI/Linux/Talos-{version}.efi")
+            for name, line in zip(names, lines, strict=True)
+        ]
+        return {"talos_version": version, "boot_entries": rows[:: 1 if version < "v1.2" else -1]}
+
+    left, right = side("v1.1.0", "a=1", "b=1"), side("v1.2.0", "a=2", "b=2")
+    assert found(left, right) == [
+        ("Talos version", "v1.1.0", "v1.2.0"),
+        ("kernel argument a", "a=1", "a=2"),
+        ("kernel argument b", "b=1", "b=2"),
+    ]
