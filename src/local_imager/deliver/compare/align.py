@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from local_imager.deliver.compare.words import clean
 from local_imager.deliver.inspect.parts import Part
 
 Pair = tuple[Part | None, Part | None]
@@ -133,3 +134,17 @@ def same_order(left: Part, right: Part, rows: Sequence[Pair]) -> bool:
     here, there = ([part.name for part in side.children] for side in (left, right))
     common = set(here) & set(there)
     return [name for name in here if name in common] == [name for name in there if name in common]
+
+
+def orders_of(left: Part, right: Part, rows: Sequence[Pair]) -> tuple[str, str]:
+    """Return the order of the parts of both sides, those of the right by their names on the left.
+
+    Names that are mere numbers would read the same on both sides; what the left side lacks keeps
+    its own.
+    """
+    known = {id(two): one.name for one, two in rows if one is not None and two is not None}
+    here = ", ".join(part.name for part in left.children)
+    there = ", ".join(
+        known.get(id(part)) or f"{part.name} of the right side" for part in right.children
+    )
+    return clean(here), clean(there)

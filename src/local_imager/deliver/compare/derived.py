@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from local_imager.deliver.compare.align import content_kind
-from local_imager.deliver.compare.factwords import ENTRY_FACTS
+from local_imager.deliver.compare.factwords import ENTRY_FACTS, PACKED_VOLUMES
 from local_imager.deliver.compare.noise import REST
 from local_imager.deliver.inspect.parts import Part
 
-_PACKING: Final = frozenset(
-    {"packing", "check", "xz_check", "compression", "block_bytes", "block_size"}
-)
+PACKING: Final = frozenset({"packing", "check", "xz_check", "compression"})
+# Of file systems that are packed as a whole; of others it is how they are made.
+_PACKED_BLOCKS: Final = frozenset({"block_bytes", "block_size"})
 # How an archive of images is laid out, and under which names it is loaded.
 _ARCHIVE: Final = frozenset({"forms", "names"})
 # What only some of the forms of an archive have.
@@ -93,8 +93,10 @@ def of_its_bytes(kind: str, name: str) -> bool:
 
 def is_packing(left: Part, right: Part, name: str) -> bool:
     """Say whether a fact says how a part is packed, not what it is."""
-    if name in _PACKING:
+    if name in PACKING:
         return True
+    if name in _PACKED_BLOCKS:
+        return all(content_kind(one) in PACKED_VOLUMES for one in (left, right))
     if content_kind(left) != "oci-image" or content_kind(right) != "oci-image":
         return False
     one_form = not all(one.facts.get("manifest_digest") for one in (left, right))

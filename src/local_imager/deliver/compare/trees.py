@@ -14,10 +14,12 @@ from local_imager.deliver.compare.align import (
     NUMBERED,
     WRAPPERS,
     Spelling,
+    orders_of,
     pairs,
     same_order,
 )
 from local_imager.deliver.compare.derived import (
+    PACKING,
     TOLD_OTHERWISE,
     derivation,
     is_packing,
@@ -182,10 +184,7 @@ class _Walker:
             else:
                 self._alone(spot, left, right)
         if spot.left.kind in _ORDERED and not same_order(spot.left, spot.right, rows):
-            orders = [
-                ", ".join(one.name for one in side.children) for side in (spot.left, spot.right)
-            ]
-            self._add(spot, "order of its parts", "order", (clean(orders[0]), clean(orders[1])))
+            self._add(spot, "order of its parts", "order", orders_of(spot.left, spot.right, rows))
 
     def _renamed(self, spot: Spot) -> None:
         mine, other = self._spellings
@@ -293,7 +292,8 @@ class _Walker:
         left, right = spot.left, spot.right
         names = set(left.facts) | set(right.facts)
         if left.kind != right.kind:
-            names = set(left.facts) & set(right.facts)
+            # How either is packed is no property that both have: they are different things.
+            names = (set(left.facts) & set(right.facts)) - PACKING
         names -= TOLD_OTHERWISE if spot.named else TOLD_OTHERWISE | ENTRY_FACTS
         for name in sorted(names if only is None else names & set(only)):
             first, second = left.facts.get(name), right.facts.get(name)

@@ -320,3 +320,30 @@ def test_many_extensions_and_many_differences_are_looked_up() -> None:
     )
     result = compare_trees(left, right)
     assert result.counts["altered"] == result.counts["follows"] == 2000
+
+
+def test_another_order_is_shown_in_the_numbers_of_the_left_side() -> None:
+    base, extra = Image().segments
+    swapped = [replace(part, name=f"segment {n}") for n, part in enumerate((extra, base), 1)]
+    left, right = box("i", "initramfs", base, extra), box("i", "initramfs", *swapped)
+    (only,) = compared(left, right).differences
+    assert only.what == "order of its parts"
+    assert (only.left, only.right) == ("segment 1, segment 2", "segment 2, segment 1")
+
+
+def test_packing_is_compared_between_things_of_one_kind_only() -> None:
+    kernel = leaf("k", b"\0kernel", "kernel", packing="zstd", arch="amd64")
+    packed = box("t.gz", "compressed", leaf("content", "text"), packing="gzip", arch="arm64")
+    result = compared(kernel, packed)
+    assert [one.what for one in result.differences] == ["arch of the part", "kind of part"]
+
+
+def test_the_size_of_blocks_is_packing_in_packed_file_systems_alone() -> None:
+    for kind, count in (("squashfs", 1), ("erofs", 1), ("xfs", 0)):
+        left, right = (
+            box("P", "partition", leaf("a", "1"), content=kind, block_bytes=size, has_xattrs=False)
+            for size in (1024, 4096)
+        )
+        result = compared(left, right)
+        assert result.counts["packing"] >= count
+        assert told(result) == ([] if count else ["block bytes of the partition"])
