@@ -261,6 +261,41 @@ def test_containers_of_disks(
         assert {key: document[key] for key in same} == {key: raw[key] for key in same}
 
 
+def older_image(path: Path) -> Path:
+    """Write a UKI as an older Talos has it."""
+    release = b'NAME="Talos"\nID=talos\nVERSION_ID=v1.9.0\nPRETTY_NAME="Talos (v1.9.0)"\n'
+    sections = [(".osrel", release), (".cmdline", b"old=1"), (".linux", b"k"), (".initrd", b"i")]
+    path.write_bytes(make_pe(sections))
+    return path
+
+
+def test_a_disk_after_an_upgrade_and_with_an_addon(
+    files: dict[tuple[str, str], Path], stranger: Program, tmp_path: Path
+) -> None:
+    raw = tmp_path / "disk.raw"
+    run("zstd", "-dq", "--sparse", files[NEWEST, "metal-amd64.raw.zst"], "-o", raw)
+    before = inspected(stranger, raw)
+    partition = next(part for part in before["parts"]["children"] if part["name"] == "EFI")
+    esp = f"{raw}@@{partition['offset']}"
+    # By its name it is newer than the one that is there, and not by its version.
+    old = older_image(tmp_path / "old.efi")
+    run("mcopy", "-i", esp, old, "::/EFI/Linux/Talos-v1.99.0.efi")
+    addon = tmp_path / "x.addon.efi"
+    addon.write_bytes(make_pe([(".sdmagic", b"#### LoaderInfo: x ####"), (".cmdline", b"more=1")]))
+    run("mmd", "-i", esp, f"::/EFI/Linux/Talos-{NEWEST}.efi.extra.d")
+    run("mcopy", "-i", esp, addon, f"::/EFI/Linux/Talos-{NEWEST}.efi.extra.d/")
+    document = stranger("inspect", raw, "--json").expect(0).json
+    assert document["talos_version"] == NEWEST
+    assert document["kernel_arguments"] == [*before["kernel_arguments"], "more=1"]
+    why = {one["what"]: one["why"] for one in document["unknown"]}
+    assert "it holds v1.9.0 too" in why["talos_version"] and "LoaderEntryDefault" in why["boot"]
+    conf = tmp_path / "loader.conf"
+    conf.write_text("timeout 3\ndefault talos-v1.99*\n")
+    run("mcopy", "-o", "-i", esp, conf, "::/loader/loader.conf")
+    document = stranger("inspect", raw, "--json").expect(0).json
+    assert (document["talos_version"], document["kernel_arguments"]) == ("v1.9.0", ["old=1"])
+
+
 def told(outcome: Outcome) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(outcome.stdout)
     return document
