@@ -145,15 +145,15 @@ def test_the_order_of_the_boot_loader_specification() -> None:
         "z.conf": entry("z"),
         "a-2.conf": entry("a2"),
         "a-10.conf": entry("a10"),
-        "k1.conf": entry("k1", "sort-key m", "version 1.9"),
-        "k2.conf": entry("k2", "sort-key m", "version 1.10"),
+        "k1.conf": entry("k1", "sort-key m", "version 1.10"),
+        "k2.conf": entry("k2", "sort-key m", "version 1.9"),
         "k3+0.conf": entry("k3", "sort-key a", "version 3"),
         "k4+2-1.conf": entry("k4", "sort-key b", "version 1~rc1"),
         "k5.conf": entry("k5", "sort-key b", "version 1"),
     }
     found = boot_entries(esp({f"loader/entries/{name}": one for name, one in names.items()}))
     assert [one.title for one in found.entries] == [
-        *("k5", "k4", "k2", "k1", "z", "a10", "a2", "k3")
+        *("k5", "k4", "k1", "k2", "z", "a10", "a2", "k3")
     ]
 
 
