@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 
-from local_imager.build.container import container_user
+from local_imager.build.container import SMALL_TMP_BYTES, container_user
 from local_imager.build.request import (
     DISK_ROOT,
     INPUT_ROOT,
     KEY_ROOT,
     OUTPUT_ROOT,
+    SCRATCH_ROOT,
     EngineInfo,
     ImagerRequest,
 )
@@ -30,9 +31,13 @@ def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
     words += [f"--device-cgroup-rule={rule}" for rule in extra.device_rules]
     words += ["--pids-limit", str(limits.pids), "--memory", str(limits.memory_bytes)]
     words += ["--user", user]
-    if limits.scratch_bytes:
-        words += ["--tmpfs", f"/tmp:exec,mode=1777,size={limits.scratch_bytes}"]  # noqa: S108
-    for name, value in sorted(request.env.items()):
+    environment, scratch = dict(request.env), None
+    if not limits.scratch_bytes:
+        scratch = request.output_dir.with_name(f"{request.output_dir.name}.tmp")
+        environment["TMPDIR"] = SCRATCH_ROOT
+    size_bytes = limits.scratch_bytes or SMALL_TMP_BYTES
+    words += ["--tmpfs", f"/tmp:exec,mode=1777,size={size_bytes}"]  # noqa: S108
+    for name, value in sorted(environment.items()):
         words += ["--env", f"{name}={value}"]
     mounts = []
     for source, target, mode in (
@@ -40,6 +45,7 @@ def equivalent_command(request: ImagerRequest, engine: EngineInfo) -> str:
         (request.disk_dir, DISK_ROOT, ",readonly"),
         (request.key_dir, KEY_ROOT, ",readonly"),
         (request.output_dir, OUTPUT_ROOT, ""),
+        (scratch, SCRATCH_ROOT, ""),
     ):
         if source is not None:
             place = shlex.quote(str(source))

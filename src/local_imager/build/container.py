@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from local_imager.build.request import EngineInfo, ImagerRequest
+from local_imager.build.request import MIB, SCRATCH_ROOT, EngineInfo, ImagerRequest
 
 LABEL_PREFIX: Final = "io.local-imager."
+# /tmp of a run whose temporary files lie on disk.
+SMALL_TMP_BYTES: Final = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ def container_options(
     user = "0:0" if request.privileges.root else container_user(engine).inside
     environment = dict(request.env)
     if not request.limits.scratch_bytes:
-        environment["TMPDIR"] = "/out/tmp"
+        environment["TMPDIR"] = SCRATCH_ROOT
     return {
         "Image": request.image_id,  # an ID, so no tag can be moved under us and nothing is pulled
         "Entrypoint": list(request.command[:1]),
@@ -137,7 +139,7 @@ def _tmpfs(request: ImagerRequest) -> dict[str, str]:
 
     Executable, because the installers of overlays are unpacked and run there.
     """
-    size_bytes = request.limits.scratch_bytes or 64 * 1024 * 1024
+    size_bytes = request.limits.scratch_bytes or SMALL_TMP_BYTES
     return {"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={size_bytes}"}  # noqa: S108
 
 

@@ -12,7 +12,14 @@ from typing import Protocol
 from local_imager.build.container import ContainerUser, MountSource
 from local_imager.build.docker import Engine, NoSuchObject
 from local_imager.build.outputs import check_outputs
-from local_imager.build.request import DISK_ROOT, INPUT_ROOT, KEY_ROOT, OUTPUT_ROOT, ImagerRequest
+from local_imager.build.request import (
+    DISK_ROOT,
+    INPUT_ROOT,
+    KEY_ROOT,
+    OUTPUT_ROOT,
+    SCRATCH_ROOT,
+    ImagerRequest,
+)
 from local_imager.build.staging import give_to
 from local_imager.build.transfer import folders_archive, take_files, tree_archive
 from local_imager.errors import BuildError
@@ -59,7 +66,7 @@ class BindPlaces:
         if not request.limits.scratch_bytes:
             scratch = _scratch_dir(request)
             writable.append(scratch)
-            mounts["/out/tmp"] = (_bind(scratch), False)
+            mounts[SCRATCH_ROOT] = (_bind(scratch), False)
         for folder in writable:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not request.privileges.root:

@@ -32,6 +32,7 @@ DETERMINISTIC_SEED: Final = "1"
 # root directory of an engine volume belongs to root and cannot be given to another user.
 INPUT_ROOT: Final = "/in"
 OUTPUT_ROOT: Final = "/out/files"
+SCRATCH_ROOT: Final = "/out/tmp"
 DISK_ROOT: Final = "/disk/files"
 KEY_ROOT: Final = "/secureboot"
 

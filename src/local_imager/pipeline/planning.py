@@ -242,8 +242,10 @@ def command_by_hand(handed: BuildPlan, builder: str, settings: Settings) -> str:
         ImagerRequest,
         Limits,
     )
+    from local_imager.build.resources import scratch_bytes
     from local_imager.build.staging import render_document
 
+    engine = EngineInfo("Docker", "", "", "linux", host_arch(), "classic")
     document = handed.profile.rendered(container_path)
     shown = render_document(masked_profile(document, holds_secrets=False)).decode()
     request = ImagerRequest(
@@ -258,7 +260,11 @@ def command_by_hand(handed: BuildPlan, builder: str, settings: Settings) -> str:
         input_dir=Path("in"),
         key_dir=settings.secureboot_keys,
         env={"SOURCE_DATE_EPOCH": str(settings.epoch), "DETERMINISTIC_SEED": DETERMINISTIC_SEED},
-        limits=Limits(memory_bytes=settings.memory_bytes, timeout_s=settings.timeout_s),
+        limits=Limits(
+            memory_bytes=settings.memory_bytes,
+            timeout_s=settings.timeout_s,
+            # What the inputs weigh is not known before they are fetched.
+            scratch_bytes=scratch_bytes(handed, 0, settings.memory_bytes, engine, exact=True),
+        ),
     )
-    engine = EngineInfo("Docker", "", "", "linux", host_arch(), "classic")
     return equivalent_command(request, engine)

@@ -115,6 +115,9 @@ def test_relative_directories_are_taken_from_where_one_is() -> None:
 
 
 def test_the_line_to_repeat_a_run_by_hand() -> None:
+    line = equivalent_command(replace(REQUEST, limits=Limits(scratch_bytes=0)), ENGINE)
+    place = REQUEST.output_dir.with_name("out.tmp")
+    assert f"source='{place}',target=/out/tmp" in line and "--env TMPDIR=/out/tmp" in line
     line = equivalent_command(replace(REQUEST, privileges=LOOP_PRIVILEGES), ENGINE)
     assert "secret" not in line
     command, profile = line.split(" <<'PROFILE'\n")
