@@ -145,6 +145,13 @@ def _iso_owner(place: Place) -> bool:
     return volumes is not None and all("owner" in one.facts for one in volumes)
 
 
+def _ova_member(place: Place) -> bool:
+    """Cover owner and time in the tar file around a virtual machine's disk."""
+    if place.fact not in ("uid", "gid", "mtime") or not place.holders:
+        return False
+    return all(one.kind == "ova" for one in place.holders[-1])
+
+
 def _grub_marker(place: Place) -> bool:
     """Cover the name of the marker in an ISO, and that name in GRUB's modules."""
     left, right = place.left, place.right
@@ -284,6 +291,13 @@ NOISE: Final[tuple[NoiseRule, ...]] = (
         "the time in the configuration of a container image at which it was made",
         "the time of the run; the configuration's other fields are not covered",
         _facts("oci-image", "created"),
+    ),
+    NoiseRule(
+        "ova-members",
+        "times and owners of the files that an OVA consists of",
+        "the time of the run, and the user that the imager's container ran as; whoever imports a "
+        "virtual machine does not look at it. Modes, and files of the disk inside, are not covered",
+        _ova_member,
     ),
     NoiseRule(
         "virtual-disk-identity",

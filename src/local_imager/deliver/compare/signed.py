@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from typing import Any, Final
+
+from local_imager.deliver.inspect.parts import Part
 
 # Of a PCR signature (systemd's .pcrsig): the policy's digest and the signature over it follow from
 # what is measured; bank, PCRs and the fingerprint of the key are the signer's choice.
 _FOLLOWING: Final = frozenset({"pol", "sig"})
 _MAX_CHARS: Final = 64 * 1024
+# Of an OVA (DSP0243, 5.1 and 7.1): a manifest's lines, and what a description says of a file.
+_DIGEST_OF: Final = re.compile(r"^SHA256\(([^()\n]{1,255})\)= ([0-9a-f]{64})$", re.MULTILINE)
+_SIZE_OF: Final = re.compile(
+    r'(<File ovf:href="([^"<>\n]{1,255})"[^<>\n]{0,255} ovf:size=")(\d{1,20})(")'
+)
 
 
 def same_but_signed_values(left: str, right: str) -> bool:
@@ -39,6 +48,38 @@ def _statement(document: Any) -> list[tuple[str, list[str]]]:
         ]
         banks.append((str(bank), chosen))
     return banks
+
+
+def same_but_members(
+    left: str, right: str, members: tuple[Mapping[str, Part], Mapping[str, Part]]
+) -> bool:
+    """Say whether two manifests or descriptions of OVAs differ in digests and sizes of the other
+    files only, and both say them as they are.
+
+    ``members`` are the files of either OVA by name.
+    """
+    if max(len(left), len(right)) > _MAX_CHARS:
+        return False
+    first, second = (
+        _without_members(text, side) for text, side in zip((left, right), members, strict=True)
+    )
+    return first == second
+
+
+def _without_members(text: str, members: Mapping[str, Part]) -> str:
+    """Return a text without what it says rightly of other files."""
+
+    def digest(match: re.Match[str]) -> str:
+        part = members.get(match[1])
+        is_right = part is not None and part.digest == f"sha256:{match[2]}"
+        return f"SHA256({match[1]})= <digest>" if is_right else match[0]
+
+    def size(match: re.Match[str]) -> str:
+        part = members.get(match[2])
+        is_right = part is not None and str(part.size_bytes) == match[3]
+        return f"{match[1]}<size>{match[4]}" if is_right else match[0]
+
+    return _SIZE_OF.sub(size, _DIGEST_OF.sub(digest, text))
 
 
 def same_but_restated(left: str, right: str) -> bool:

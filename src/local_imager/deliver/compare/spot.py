@@ -89,6 +89,12 @@ def only_padded(spot: Spot, *faults: Fact | None) -> bool:
     return sides[0] ^ sides[1] == {NOT_AT_THE_END}
 
 
+def siblings(spot: Spot) -> tuple[dict[str, Part], dict[str, Part]]:
+    """Return what lies beside the parts on either side, by name."""
+    left, right = ({one.name: one for one in side.children} for side in spot.holders[-1])
+    return left, right
+
+
 def is_packed(spot: Spot) -> bool:
     """Say whether both sides are archives whose unpacked bytes are all told."""
     both = spot.left, spot.right

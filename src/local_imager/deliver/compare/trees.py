@@ -37,7 +37,11 @@ from local_imager.deliver.compare.factwords import (
 )
 from local_imager.deliver.compare.finding import SPELLING, Class, Finding, join
 from local_imager.deliver.compare.noise import CONTENT, REST, Place, kinds_of, noise_of
-from local_imager.deliver.compare.signed import same_but_restated, same_but_signed_values
+from local_imager.deliver.compare.signed import (
+    same_but_members,
+    same_but_restated,
+    same_but_signed_values,
+)
 from local_imager.deliver.compare.spot import (
     Spot,
     beside,
@@ -48,6 +52,7 @@ from local_imager.deliver.compare.spot import (
     only_padded,
     parent_of,
     shows_file,
+    siblings,
 )
 from local_imager.deliver.compare.verdict import Change
 from local_imager.deliver.compare.words import clean, content_text, inventory_text, size_text
@@ -237,7 +242,9 @@ class _Walker:
             self.pair(spot.below(inner[0][0], inner[1][0], named=False))
         else:
             self._children(spot)
-        if left.kind == "ova" and any(one.group == "real" for one in self.found[before:]):
+        if left.kind == "ova" and any(
+            one.group == "real" or one.noise for one in self.found[before:]
+        ):
             return
         if not any(
             one.path == spot.path and one.left is left and one.group in ("packing", "noise")
@@ -256,6 +263,8 @@ class _Walker:
                 what = f"zeros at the end of the {noun(left)}"
             if left.name == ".pcrsig" and same_but_signed_values(left.text, right.text):
                 what, scope = "PCR signature", beside(spot)
+            if holder_of(spot) == "ova" and same_but_members(left.text, right.text, siblings(spot)):
+                what, scope = "what the file says of the others", parent_of(spot.path)
             if holder_of(spot) == "oci-image" and same_but_restated(left.text, right.text):
                 what, scope = "configuration of the image", parent_of(spot.path)
         if left.kind == "pe-signature" and signs_alike(left, right):
