@@ -21,9 +21,10 @@ from local_imager.deliver.reproduce import (
     Reproduction,
     verify_reproducible,
 )
-from local_imager.deliver.reproduced import ARTIFACT_REPRODUCTION
+from local_imager.deliver.reproduced import ARTIFACT_REPRODUCTION, last_reproduction
 from local_imager.oci.model import Digest
 from local_imager.pipeline import BuildOrder, Factory
+from local_imager.schematic.canonical import schematic_id
 from local_imager.schematic.parse import parse_schematic
 from tests.addedsegments import packed_extensions
 from tests.fakerunner import ENGINE, FakeRunner
@@ -210,6 +211,19 @@ def test_the_second_build_has_workers_that_no_first_had() -> None:
     assert reproduce._other_workers([ran(2), {}]) == 1
     assert reproduce._other_workers([ran(1), ran(2)]) == 3
     assert reproduce._other_workers([ran(1), ran(3)]) == 5
+
+
+def test_a_build_that_had_its_temporary_files_on_disk_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("local_imager.build.bench.scratch_bytes", lambda *_, **__: 0)
+    factory, (iso, uki) = answers(world, 1, "metal-amd64.iso", "metal-amd64-uki.efi")
+    assert (iso.equal, iso.on_disk) == (True, True)
+    assert any(one.startswith("temporary files: on disk in both builds") for one in iso.kept)
+    assert (uki.equal, uki.on_disk) == (True, False)
+    stored = factory.store.show(f"{schematic_id(SECRET)}/v1.13.0/metal-amd64.iso")
+    kept = last_reproduction(factory.store, stored)
+    assert kept is not None and kept.equal and kept.on_disk
 
 
 def test_a_first_build_of_another_day_is_told_as_it_was(world: World) -> None:
