@@ -13,13 +13,14 @@ Pair = tuple["Entry | None", "Entry | None"]
 _IN_VOLUME: Final = re.compile(
     r"(?:^|/)(?:efi/linux|loader/entries|boot/grub|grub)/[^/]+$", re.IGNORECASE
 )
-_WRAPPED: Final = re.compile(r"^(?:content/)+")
+# What was unpacked is the child "content" of its wrapper, which no path of a comparison names.
+_WRAPPED: Final = re.compile(r"^([^/]+\.(?:vmdk|vhd|qcow2)/)?(?:content/)+")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One boot entry of one side; ``spelt`` is its title with a token for the Talos version, and
-    ``place`` its path so, from the unpacked file inwards."""
+    """One boot entry of one side; ``path`` is from the unpacked file inwards. ``spelt`` is its
+    title with a token for the Talos version, and ``place`` its path so."""
 
     title: str
     path: str
@@ -49,11 +50,11 @@ def entries_of(meaning: Mapping[str, Any]) -> list[Entry]:
         return [Entry("", "", arguments)] if arguments else []
     found = []
     for one in entries:
-        profile, path = str(one.get("profile") or ""), str(one.get("path") or "")
+        profile = str(one.get("profile") or "")
+        path = _WRAPPED.sub(lambda found: found[1] or "", str(one.get("path") or ""))
         title = str(one.get("title") or profile)
         spelt, place = (
-            text.replace(version, "<talos_version>") if version else text
-            for text in (title, _WRAPPED.sub("", path))
+            text.replace(version, "<talos_version>") if version else text for text in (title, path)
         )
         arguments = tuple(map(str, one.get("kernel_arguments") or ()))
         found.append(Entry(title, path, arguments, profile, spelt, place))

@@ -8,7 +8,7 @@ from typing import Final
 
 from local_imager.deliver.compare.layouts import Layout, Piece, layout_of
 from local_imager.deliver.inspect.parts import Part
-from local_imager.formats.source import CHUNK_BYTES, Source
+from local_imager.formats.source import CHUNK_BYTES, BytesSource, Source
 
 # Reading costs time; a place that needs more is not looked for.
 _MAX_BYTES: Final = 1 << 30
@@ -20,7 +20,7 @@ class Place:
     """Where bytes of a part differ: offset of the first, how many up to the last, where in words.
 
     Without an offset only the words are known. ``restates`` says that it is in a header, which
-    tells once more what other differences tell.
+    tells once more what other differences tell, or where a part of the other side lies.
     """
 
     offset: int | None
@@ -41,36 +41,78 @@ def outside_place(left: Source, right: Source, parts: tuple[Part, Part]) -> Plac
     :class:`~local_imager.formats.source.FormatError` for damaged ones.
     """
     layouts = [layout_of(side, part) for side, part in zip((left, right), parts, strict=True)]
-    if layouts[0] is None or layouts[1] is None:
+    first, second = layouts
+    if first is None or second is None:
         return None
-    covered = [
-        piece
-        for layout in layouts
-        if layout is not None
-        for piece in (*(piece for piece, _ in layout.named), *layout.told)
-    ]
     end = max(left.size_bytes, right.size_bytes)
-    found: list[tuple[int, int]] = []
-    budget = _MAX_BYTES
-    for begin, stop in _between(covered, end):
-        budget -= _data_bytes(left, begin, stop) + _data_bytes(right, begin, stop)
-        if budget < 0:
-            break
-        place = _differing(left, right, begin, stop)
-        if place is not None:
-            found.append(place)
-            if len(found) > _MAX_PLACES:
-                break
+    free = list(_between((*_covered(first), *_covered(second)), end))
+    found = _all_differing(left, right, free)
     if not found:
-        return Place(None, None, layouts[0].otherwise) if layouts[0].otherwise else None
-    head = max(layout.head_bytes for layout in layouts if layout is not None)
+        return _left_behind((left, right), (first, second), free, end)
+    head = max(first.head_bytes, second.head_bytes)
     offset, size = next((place for place in found if place[0] >= head), found[0])
-    of_side = layouts[0] if offset < left.size_bytes else layouts[1]
-    where = _where(of_side, offset)
+    where = _where(first if offset < left.size_bytes else second, offset)
     more = len(found) - 1
     if more:
         where += f", and at {more:,} more place{'s' if more > 1 else ''}"
     return Place(offset, size, where, restates=offset < head)
+
+
+def _left_behind(
+    sources: tuple[Source, Source],
+    layouts: tuple[Layout, Layout],
+    free: Sequence[tuple[int, int]],
+    end: int,
+) -> Place | None:
+    """Return where one side has bytes in a gap in which the other one has a part: of a file that
+    was replaced, say."""
+    taken = list(_between(((begin, stop - begin) for begin, stop in free), end))
+    for number, word in enumerate(("left", "right")):
+        own = list(_between(_covered(layouts[number]), sources[number].size_bytes))
+        pieces = list(_overlaps(own, taken))
+        found = _all_differing(sources[number], BytesSource(b""), pieces)
+        if found:
+            offset, size = found[0]
+            where = f"{_where(layouts[number], offset)}, of the {word} side"
+            return Place(offset, size, where, restates=True)
+    return Place(None, None, layouts[0].otherwise) if layouts[0].otherwise else None
+
+
+def _covered(layout: Layout) -> Iterator[Piece]:
+    yield from (piece for piece, _ in layout.named)
+    yield from layout.told
+
+
+def _all_differing(
+    left: Source, right: Source, pieces: Iterable[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Return of each piece where it differs, as long as reading takes no more than is allowed."""
+    found: list[tuple[int, int]] = []
+    budget = _MAX_BYTES
+    for begin, stop in pieces:
+        budget -= _data_bytes(left, begin, stop) + _data_bytes(right, begin, stop)
+        if budget < 0 or len(found) > _MAX_PLACES:
+            break
+        place = _differing(left, right, begin, stop)
+        if place is not None:
+            found.append(place)
+    return found
+
+
+def _overlaps(
+    left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of what two lists in order, each without overlaps, have in common."""
+    here = there = 0
+    while here < len(left) and there < len(right):
+        begin = max(left[here][0], right[there][0])
+        end = min(left[here][1], right[there][1])
+        if begin < end:
+            yield begin, end
+        if left[here][1] < right[there][1]:
+            here += 1
+        else:
+            there += 1
 
 
 def _between(covered: Iterable[Piece], end: int) -> Iterator[tuple[int, int]]:

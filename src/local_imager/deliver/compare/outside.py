@@ -14,7 +14,7 @@ from local_imager.deliver.compare.finding import Finding
 from local_imager.deliver.compare.noise import CONTENT, REST, kinds_of
 
 # Differences in bytes alone.
-_STAYING: Final = frozenset({CONTENT, REST, "unread"})
+_STAYING: Final = frozenset({CONTENT, REST, "unread", "kind"})
 # These restate what their parts hold: values in any order, sizes in a second tree, digests.
 _RESTATING: Final = frozenset({"meta", "oci-image", "xfs", "squashfs", "erofs"})
 

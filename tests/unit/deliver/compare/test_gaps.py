@@ -93,3 +93,13 @@ def test_bytes_in_a_gap_go_with_no_other_difference() -> None:
     renamed = patched(FAT, 71, b"EVIL       ")
     result = compared(FAT, patched(renamed, len(FAT) - 600, b"x"))
     assert "bytes outside of its parts of the FAT file system" in told(result)
+
+
+def test_what_a_replaced_file_left_behind_is_told_where_it_lies() -> None:
+    at = FAT.index(b"hello")
+    record = FAT.index(b"A       TXT")
+    emptied = patched(FAT, record + 26, bytes(2))
+    emptied = patched(patched(emptied, record + 20, bytes(2)), record + 28, bytes(4))
+    real = compared(FAT, emptied)
+    places = {one.where: one.offset for one in real.differences}
+    assert places.get("in free clusters or behind the end of a file, of the right side") == at

@@ -213,3 +213,17 @@ def test_entries_of_two_versions_are_paired_by_what_is_left_of_their_names() -> 
         ("kernel argument a", "a=1", "a=2"),
         ("kernel argument b", "b=1", "b=2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (f"content/{ESP}", ESP),
+        (f"content/content/{ESP}", ESP),
+        (f"disk.vmdk/content/{ESP}", f"disk.vmdk/{ESP}"),
+        ("ESP/content/x.efi", "ESP/content/x.efi"),
+    ],
+)
+def test_a_path_names_nothing_that_only_wraps(path: str, shown: str) -> None:
+    left, right = ({"boot_entries": [entry(f"a={n}", path=path)]} for n in (1, 2))
+    assert [one.path for one in differing_meaning(left, right)] == [shown]
