@@ -168,11 +168,8 @@ def test_an_appliance_holds_what_the_imagers_holds(place: Place, version: str, a
     plain = Program(program.config, program.store, place.folder / "plain")
     (ours,) = program.build(schematic, asset, version=version)
     (theirs,) = plain.build(schematic, asset, "--exact", version=version)
-    told, held = [], []
+    told = []
     for item in (ours, theirs):
-        members = lasting(Path(item["path"]))
-        assert {"disk.ovf", "disk.mf"} < set(members)
-        held.append({name: one for name, one in members.items() if name.startswith("disk.vmdk")})
         with tarfile.open(item["path"]) as archive:
             assert archive.getnames() == ["disk.ovf", "disk.mf", "disk.vmdk"]
             text = archive.extractfile("disk.ovf").read().decode()  # type: ignore[union-attr]
@@ -180,8 +177,8 @@ def test_an_appliance_holds_what_the_imagers_holds(place: Place, version: str, a
         assert text.count(size) == 1
         told.append(text.replace(size, "SIZE"))
     assert told[0] == told[1]
-    assert held[0] == held[1]
-    assert any("sqsh" in name for name in held[0]), "nothing was looked into"
+    found = program("compare", ours["path"], theirs["path"], "--json").expect(0).json
+    assert found["verdict"] == "named-noise", found
 
 
 def test_extensions_are_packed_once_and_kept_for_the_next_build(place: Place) -> None:
