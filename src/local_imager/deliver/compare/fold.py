@@ -211,7 +211,9 @@ class _Folder:
         if topic == "secure-boot":
             return is_of_signing(semantic, finding)
         if topic == "boot":
-            return bool({"boot-entry", "unpartitioned"} & kinds_of_both(finding))
+            came = semantic.key == "bios" and finding.fact == "presence"
+            kinds = {"boot-entry", "unpartitioned"} if came else {"boot-entry"}
+            return bool(kinds & kinds_of_both(finding))
         if topic == "argument" and semantic.key == "entry":
             return is_entry_alone(semantic, finding)
         if topic in ("extension", "schematic"):

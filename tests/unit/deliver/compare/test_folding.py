@@ -174,3 +174,14 @@ def test_a_directory_goes_with_the_boot_entry_that_is_alone_in_it() -> None:
         result = compare_trees(left, right)
         assert told(result) == ["boot entry New", *what]
         assert all("evil.efi" in one.right for one in result.differences[1:])
+
+
+def test_boot_code_goes_with_a_bios_that_boots_it_and_with_nothing_else() -> None:
+    def side(code: bytes, **boot: bool) -> Subject:
+        inner = [leaf("boot code", code, "unpartitioned")] if code else []
+        return Subject("d", box("d", "disk", leaf("x", "1"), *inner), {"boot": boot})
+
+    came = compare_trees(side(b"", bios=False), side(b"\0code", bios=True))
+    assert told(came) == ["boots with a BIOS"]
+    other = compare_trees(side(b"\0one", uefi=False), side(b"\0two", uefi=True))
+    assert told(other) == ["boots with UEFI", "content of the unpartitioned space"]
