@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from local_imager.deliver.compare.finding import Finding
+from local_imager.deliver.compare.derived import of_its_bytes
+from local_imager.deliver.compare.finding import SPELLING, Finding
 from local_imager.deliver.compare.noise import CONTENT, REST, kinds_of
 
 # Differences in bytes alone.
 _STAYING: Final = frozenset({CONTENT, REST, "unread", "kind"})
+_NAMES: Final = frozenset({"name", SPELLING})
 # These restate what their parts hold: values in any order, sizes in a second tree, digests.
 _RESTATING: Final = frozenset({"meta", "oci-image", "xfs", "squashfs", "erofs"})
 
@@ -24,7 +26,9 @@ def explained_by(finding: Finding) -> Iterator[int]:
     because of a real difference."""
     moves = finding.fact not in _STAYING
     if finding.left is not None and finding.right is not None and moves:
-        yield id(finding.left)
+        # What a directory or a table says of a part changes no byte of the part.
+        if finding.fact not in _NAMES and of_its_bytes(finding.left.kind, finding.fact):
+            yield id(finding.left)
     sizes_differ = _resized(finding)
     nearest = True
     for left, right in reversed(finding.holders):

@@ -114,6 +114,17 @@ def test_bytes_behind_a_program_do_not_follow_from_an_argument() -> None:
     assert told(result) == ["kernel argument console", "bytes outside of its parts of the UKI"]
 
 
+@pytest.mark.parametrize("change", [{"name": "Other.efi"}, {"facts": {"mode": "4755"}}], ids=str)
+def test_bytes_behind_a_program_do_not_follow_from_its_name_or_mode(change: Any) -> None:
+    left = box("Talos.efi", "uki", leaf(".linux", b"\0k", "pe-section"), rest=digest_of("1"))
+    right = replace(left, facts={**left.facts, "rest": digest_of("2")}, digest=digest_of("r"))
+    right = replace(right, name=change.get("name", left.name))
+    right = replace(right, facts={**right.facts, **change.get("facts", {})})
+    first, second = told(compared(box("d", "fat", left), box("d", "fat", right)))
+    assert first in ("name", "file mode")
+    assert second == "bytes outside of its parts of the UKI"
+
+
 def test_bytes_outside_follow_from_parts_that_come_and_files_of_an_iso_that_grow() -> None:
     grown = altered(Image().tree, UKI, more(leaf(".more", b"\0x", "pe-section")))
     grown = altered(grown, UKI, with_facts(rest=digest_of("a header with one section more")))
