@@ -199,8 +199,10 @@ def _print_table(results: Sequence[CellResult]) -> None:
         cells[3] = click.style(cells[3], fg=_COLOURS[result.outcome])
         click.echo("  ".join(cells).rstrip())
     for result in results:
+        where = f"{result.cell.file} {result.cell.version} {result.cell.asset}"
+        for text in result.result.varies if result.result is not None else ():
+            click.echo(f"{where}: may have other bytes the next time: {printable_lines(text)}")
         if result.error is not None:
-            where = f"{result.cell.file} {result.cell.version} {result.cell.asset}"
             click.echo()
             click.echo(f"{where}: {printable_lines(result.error.message, indent='  ')}")
             if result.error.hint:

@@ -87,6 +87,7 @@ class CellResult:
             "path": str(result.path) if result and result.path else None,
             "cached": self.outcome == "cached",
             "seconds": round(self.seconds, 3),
+            "varies": list(result.varies) if result else [],
             "error": self.error.as_dict() if self.error else None,
         }
 

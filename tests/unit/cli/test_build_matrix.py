@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -42,7 +43,16 @@ def orders(monkeypatch: pytest.MonkeyPatch) -> list[MatrixOrder]:
         seen.append(order)
         first, second, *rest = order.cells
         own = (first.schematic_id, first.version, "k", DIGEST)
-        result = BuildResult(first.asset, None, DIGEST, 2048, *own, cached=False, duration_s=1.5)
+        result = BuildResult(
+            first.asset,
+            None,
+            DIGEST,
+            2048,
+            *own,
+            cached=False,
+            duration_s=1.5,
+            varies=("meta: odd",),
+        )
         error = VerificationRefused("not signed\n  | by\x1b[31m", hint="sign\nit")
         yield CellResult(second, "failed", error=error)
         yield CellResult(first, "built", result, seconds=1.5)
@@ -71,6 +81,8 @@ def test_a_table_in_the_order_of_the_matrix(
     ]
     assert lines[1].split() == ["plain.yaml", "v1.13.0", "kernel-arm64", "failed"]
     assert lines[-1] == "3 cells: 1 built, 1 failed, 1 cached"
+    varies = "kernel-amd64: may have other bytes the next time: meta: odd"
+    assert f"plain.yaml v1.13.0 {varies}" in lines
     where = lines.index("plain.yaml v1.13.0 kernel-arm64: not signed")
     assert lines[where + 1 : where + 4] == ["    | by\N{REPLACEMENT CHARACTER}[31m", *HINT]
     (order,) = orders
@@ -89,6 +101,7 @@ def test_the_same_as_json(tmp_path: Path, matrix: Path, orders: list[MatrixOrder
     assert outer == pytest.approx(whole["seconds"], abs=0.001)
     first, second, third = document["cells"]
     assert (first["outcome"], first["digest"], first["seconds"]) == ("built", str(DIGEST), 1.5)
+    assert first["varies"] == ["meta: odd"] and second["varies"] == []
     assert second["digest"] is None and second["error"]["code"] == "verification-refused"
     assert third["cached"] and third["asset"] == "cmdline-metal-amd64"
     assert orders[0].rebuild and orders[0].exact and not orders[0].offline
