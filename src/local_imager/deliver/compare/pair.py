@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from heapq import merge
 from typing import TYPE_CHECKING, Final
 
 from local_imager.deliver.compare.sides import Side
@@ -71,14 +72,13 @@ def same_bytes(left: Source, right: Source) -> bool:
     """Return whether two files have the same bytes; what is a hole in both is not read."""
     if left.size_bytes != right.size_bytes:
         return False
-    runs = list(left.data_runs(0, left.size_bytes))
-    if runs != list(right.data_runs(0, right.size_bytes)):
-        runs = [(0, left.size_bytes)]
-    for begin, length in runs:
-        for offset in range(begin, begin + length, _CHUNK_BYTES):
+    done = 0
+    for begin, length in merge(*(side.data_runs(0, side.size_bytes) for side in (left, right))):
+        for offset in range(max(begin, done), begin + length, _CHUNK_BYTES):
             size = min(_CHUNK_BYTES, begin + length - offset)
             if left.read(offset, size) != right.read(offset, size):
                 return False
+        done = max(done, begin + length)
     return True
 
 
