@@ -207,7 +207,8 @@ def test_the_command_line_lists_and_removes_it(
     assert f"{made.short}  (foreign, unverified)" in said("ls")
     assert json.loads(said("ls", "--json"))["foreign"] == [made.as_dict()]
     shown = json.loads(said("show", made.place, "--json"))
-    assert shown == {**made.as_dict(), "intact": True, "attached": [], "path": str(made.path)}
+    more = {"intact": True, "attached": [], "reproduced": None, "path": str(made.path)}
+    assert shown == {**made.as_dict(), **more}
     assert "https://f.example/x" in said("show", made.short)
     assert made.name in said("rm", made.short)
     assert foreign_files(store.layout) == ()
