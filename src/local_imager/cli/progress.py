@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 Style = Literal["auto", "plain", "json", "none"]
-STYLES: tuple[Style, ...] = ("auto", "plain", "json", "none")
 
 
 def make_sink(style: Style = "auto", *, verbose: bool = False) -> EventSink:

@@ -22,7 +22,6 @@ MEDIA_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
 MEDIA_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 MEDIA_LAYER_TAR: Final = "application/vnd.oci.image.layer.v1.tar"
 MEDIA_LAYER_GZIP: Final = "application/vnd.oci.image.layer.v1.tar+gzip"
-MEDIA_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 MEDIA_EMPTY: Final = "application/vnd.oci.empty.v1+json"
 MEDIA_DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 MEDIA_DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
@@ -31,7 +30,6 @@ MANIFEST_TYPES: Final = frozenset({MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST})
 
 ANNOTATION_REF_NAME: Final = "org.opencontainers.image.ref.name"
 ANNOTATION_TITLE: Final = "org.opencontainers.image.title"
-ANNOTATION_CREATED: Final = "org.opencontainers.image.created"
 
 # The distribution spec lets a registry refuse manifests over 4 MiB, so no honest one is larger.
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024

@@ -65,11 +65,6 @@ def padding(size_bytes: int) -> int:
     return -size_bytes % BLOCK
 
 
-def blob_name(digest: Digest) -> str:
-    """Return the name of the member that holds a whole blob."""
-    return f"blobs/sha256/{digest.hex}"
-
-
 def pieces_of(bundle: Bundle, number: int) -> Iterator[Piece]:
     """Yield what a part carries as pieces, in the order of the file: documents, then its own."""
     for blob in bundle.documents():
